@@ -1,0 +1,234 @@
+"""The whole config of an experiment: its schema, its ConfigDict form, flag overrides, validation and identity.
+
+The dataclasses are the schema. A ConfigDict is how experiment files and flags write one; `from_config_dict` turns it
+back once, and below that line nothing but dataclasses is seen. This file knows every leaf config and builds nothing.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from gptjax import registry
+from gptjax.data.config import DataConfig
+from gptjax.model.config import ModelConfig
+from gptjax.optim.config import OptimConfig
+from gptjax.registry import Choice
+from gptjax.sample.config import SampleConfig
+from gptjax.sharding import MeshConfig
+from gptjax.train.config import CheckpointConfig, EvaluationConfig, ProfileConfig, TrainConfig
+from gptjax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that a run depends on."""
+
+    seed: int = 0
+    """Where all randomness comes from: initial weights, order of the data, dropout, samples."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig, metadata={"fingerprint": False})
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig, metadata={"fingerprint": False})
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata={"fingerprint": False})
+    sample: SampleConfig = dataclasses.field(default_factory=SampleConfig, metadata={"fingerprint": False})
+    profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig, metadata={"fingerprint": False})
+
+
+# ---- the schema, walked
+
+
+def fields_of(schema: Any) -> dict[str, tuple[dataclasses.Field, Any]]:
+    hints = typing.get_type_hints(schema)
+    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(schema)}
+
+
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """Splits `int | None` into (int, True); other types come back with False."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        return (members[0] if len(members) == 1 else Any), len(members) < len(typing.get_args(hint))
+    return hint, False
+
+
+def _type_problem(value: Any, hint: Any) -> str | None:
+    """Says in words what a value should have been, or None where it fits its declared type."""
+    kind, optional = without_none(hint)
+    if value is None:
+        return None if optional or kind is Any else f"must be {type_name(kind)}"
+    if kind is Any:
+        return None
+    if typing.get_origin(kind) is tuple:
+        item = typing.get_args(kind)[0]
+        wrong = not isinstance(value, tuple) or any(_type_problem(member, item) for member in value)
+        return f"must be {type_name(kind)}" if wrong else None
+    accepted = (int, float) if kind is float else kind
+    wrong = not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)
+    return f"must be {type_name(kind)}{' or None' if optional else ''}" if wrong else None
+
+
+def type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"{type_name(typing.get_args(kind)[0])}s between commas"
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    return names.get(kind, str(kind))
+
+
+# ---- ConfigDict form
+
+
+def to_config_dict(cfg: Any) -> ConfigDict:
+    """Returns a config as a locked ConfigDict in which every option is visible and typed; a Choice is {name, ...}."""
+    return ConfigDict(_writable(cfg), type_safe=True).lock()
+
+
+def _writable(cfg: Any) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name, (field, hint) in fields_of(type(cfg)).items():
+        value = getattr(cfg, name)
+        if dataclasses.is_dataclass(hint) and not isinstance(value, Choice):
+            result[name] = _writable(value)
+        elif isinstance(value, Choice):
+            resolved = registry.resolve(field.metadata["table"], value)
+            hints = registry.option_types(registry.lookup(field.metadata["table"], value.name))
+            options = {key: _placeholder(option, hints[key]) for key, option in resolved.kwargs.items()}
+            result[name] = {"name": value.name, **options}
+        else:
+            result[name] = _placeholder(value, hint)
+    return result
+
+
+def _placeholder(value: Any, hint: Any) -> Any:
+    kind, optional = without_none(hint)
+    if value is None and optional and isinstance(kind, type):
+        return config_dict.placeholder(kind)
+    return value
+
+
+def from_config_dict(config: ConfigDict | Mapping[str, Any]) -> ExperimentConfig:
+    """Returns the dataclass form; raises UserError with every unknown key and wrong type at once."""
+    problems: list[str] = []
+    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    cfg = _read(ExperimentConfig, plain, "", problems)
+    if problems:
+        raise UserError("\n".join(problems))
+    return cfg
+
+
+def _read(schema: Any, values: Mapping[str, Any], prefix: str, problems: list[str]) -> Any:
+    fields = fields_of(schema)
+    for key in values:
+        if key not in fields:
+            problems.append(f"there is no option {prefix}{key}; {registry.did_you_mean(key, fields)}")
+    read: dict[str, Any] = {}
+    for name, (field, hint) in fields.items():
+        if name not in values:
+            continue
+        value, path = values[name], f"{prefix}{name}"
+        if hint is Choice:
+            read[name] = _read_choice(field.metadata["table"], value, path, problems)
+        elif dataclasses.is_dataclass(hint):
+            read[name] = _read(hint, value, f"{path}.", problems)
+        else:
+            read[name] = _fit(value, hint, path, problems)
+    return schema(**{name: value for name, value in read.items() if value is not _BAD})
+
+
+_BAD = object()
+
+
+def _fit(value: Any, hint: Any, path: str, problems: list[str]) -> Any:
+    if isinstance(value, list):  # a ConfigDict or JSON may hold a list where the schema says tuple
+        value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    problem = _type_problem(value, hint)
+    if problem is not None:
+        problems.append(f"{path}={value!r} {problem}")
+        return _BAD
+    return float(value) if without_none(hint)[0] is float and value is not None else value
+
+
+def _read_choice(table: str, value: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        problems.append(f"{path}={value!r} must be a mapping with a name, as in {{'name': ...}}")
+        return _BAD
+    try:
+        factory = registry.lookup(table, value["name"])
+        given = {key: option for key, option in value.items() if key != "name"}
+        registry.resolve(table, Choice(value["name"], given))
+    except UserError as error:
+        problems.append(f"{path}: {error}")
+        return _BAD
+    hints = registry.option_types(factory)
+    read = {key: _fit(option, hints[key], f"{path}.{key}", problems) for key, option in given.items()}
+    return registry.resolve(table, Choice(value["name"], {k: v for k, v in read.items() if v is not _BAD}))
+
+
+# ---- validation and identity
+
+
+def validate(cfg: ExperimentConfig, device_count: int) -> None:
+    """Raises one UserError that names every setting which is wrong or does not fit the others."""
+    problems: list[str] = []
+    for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
+        problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
+    mesh_problems = [f"mesh.{problem}" for problem in cfg.mesh.validate(device_count)]
+    problems += mesh_problems
+    if not mesh_problems:
+        sizes = cfg.mesh.shape(device_count)
+        parts = sizes["replica"] * sizes["fsdp"] * sizes["expert"]
+        for name, batch_size in (("data", cfg.data.batch_size), ("evaluation", cfg.evaluation.batch_size)):
+            if batch_size is not None and batch_size % parts:
+                problems.append(
+                    f"{name}.batch_size={batch_size} does not divide over {parts} devices; "
+                    f"try {-(-batch_size // parts) * parts}, or another mesh"
+                )
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns a nested mapping as {"optim.peak_lr": ...}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def to_plain(cfg: ExperimentConfig) -> dict[str, Any]:
+    """Returns the config as plain dicts and values for JSON, as `from_config_dict` reads them."""
+    return _plain(_writable(cfg))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, config_dict.FieldReference):
+        return value.get()
+    if isinstance(value, Mapping):
+        return {name: _plain(member) for name, member in value.items()}
+    return value
+
+
+def fingerprint(cfg: ExperimentConfig) -> dict[str, Any]:
+    """Returns the options that make a run what it is, flat; those that say only how it is executed are left out."""
+    flat = flatten(to_plain(cfg))
+    transient = set(_transient(ExperimentConfig))
+    return {path: value for path, value in flat.items() if not any(_under(path, group) for group in transient)}
+
+
+def _under(path: str, group: str) -> bool:
+    return path == group or path.startswith(f"{group}.")
+
+
+def _transient(schema: Any, prefix: str = "") -> Iterable[str]:
+    for name, (field, hint) in fields_of(schema).items():
+        if not field.metadata.get("fingerprint", True):
+            yield f"{prefix}{name}"
+        elif dataclasses.is_dataclass(hint) and hint is not Choice:
+            yield from _transient(hint, f"{prefix}{name}.")

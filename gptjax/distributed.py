@@ -1,0 +1,69 @@
+"""Several processes as one program: start-up from the environment, who speaks, and agreeing. Only jax's own runtime."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import absl.logging
+import jax
+import numpy as np
+
+from gptjax.types import UserError
+
+_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def start(cache: str) -> int:
+    """Chooses the platform, keeps compiled programs in the folder `cache`, joins the job; returns its device count."""
+    if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_tpu():
+        # libtpu may be installed for its compiler alone; jax would try for long to start a TPU that is not there.
+        jax.config.update("jax_platforms", "cuda,cpu" if Path("/dev/nvidiactl").exists() else "cpu")
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports every save at lower levels
+    join()
+    return jax.device_count()
+
+
+def _has_tpu() -> bool:
+    return any(Path("/dev").glob("accel[0-9]*")) or Path("/dev/vfio/0").exists()
+
+
+def join() -> None:
+    """Joins the job that JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID describe, if they are set."""
+    present = [name for name in _VARIABLES if name in os.environ]
+    if not present:
+        return
+    missing = [name for name in _VARIABLES if name not in os.environ]
+    if missing:
+        raise UserError(f"{', '.join(present)} is set but {', '.join(missing)} is not; set all three or none")
+    try:
+        num_processes, process_id = int(os.environ[_VARIABLES[1]]), int(os.environ[_VARIABLES[2]])
+    except ValueError:
+        raise UserError(f"{_VARIABLES[1]} and {_VARIABLES[2]} must be whole numbers") from None
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"JAX_PROCESS_ID={process_id} is not between 0 and JAX_NUM_PROCESSES={num_processes} - 1")
+    jax.distributed.initialize(os.environ[_VARIABLES[0]], num_processes, process_id)
+
+
+def is_primary() -> bool:
+    """True in the one process that writes metrics and talks to the user."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def any_process(flag: bool) -> bool:
+    """Returns whether the flag is set in any process; a collective, so all must call it."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

@@ -1,0 +1,77 @@
+"""Trains, evaluates or checks an experiment.
+
+  python -m gptjax.main --config=experiments/small.py
+
+Flags -> config -> validation -> start-up -> run.<mode>; nothing else.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HELP = """\
+usage: python -m gptjax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.a.b=VALUE ...]
+
+Trains the experiment in FILE; run again, it resumes from its last checkpoint or says that it is done.
+
+  --config=FILE           an experiment, such as experiments/small.py
+  --config.a.b=VALUE      changes an option, as in --config.optim.peak_lr=3e-4 (repeatable)
+                          --config.data.path=FILE_OR_GLOB trains on your own text
+  --workdir=DIR           where the run keeps everything (default: runs/<experiment>)
+  --mode=train            train (default)
+         evaluate         score the last checkpoint on the validation split
+         check            validate; print parameters, memory and the plan of batches
+  --allow_change=a.b      resume although this option has changed (repeatable)
+  --help                  this text
+
+In the workdir: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, log.txt.
+Exit codes: 0 the last step was reached, 2 a mistake that you can mend, 1 a bug,
+130 and 143 stopped by Ctrl-C or SIGTERM with a checkpoint: run it again to go on.
+"""
+MODES = ("train", "evaluate", "check")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code."""
+    if "--help" in argv or "-h" in argv:  # answered before anything heavy is imported
+        print(HELP, end="")
+        return 0
+    from gptjax.types import UserError
+
+    try:
+        return _run(argv)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # once the loop runs, it handles signals itself
+        print("stopped before the first step; run the same command to start", file=sys.stderr)
+        return 130
+
+
+def _run(argv: Sequence[str]) -> int:
+    from gptjax import config, distributed, flags
+
+    arguments, overrides = flags.split_overrides(argv)
+    parser = flags.Parser(add_help=False)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir")
+    parser.add_argument("--mode", default="train", choices=MODES)
+    parser.add_argument("--allow_change", action="append", default=[])
+    args = parser.parse(arguments)
+
+    experiment = flags.load_experiment(args.config)
+    flags.apply_overrides(experiment, overrides)
+    cfg = config.from_config_dict(experiment)
+    config.validate(cfg, distributed.start())
+
+    from gptjax import run
+
+    workdir = args.workdir or f"runs/{Path(args.config).stem}"
+    if args.mode == "check":
+        return run.check(cfg)
+    mode = run.train if args.mode == "train" else run.evaluate
+    return mode(cfg, workdir, args.allow_change)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

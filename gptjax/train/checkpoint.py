@@ -1,0 +1,122 @@
+"""Checkpoints through Orbax: asynchronous, atomic, restorable onto any mesh. The only file that knows Orbax.
+
+A checkpoint N is the state after N batches, in four items: params, opt_state, data (the cursor) and meta.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from gptjax.train.state import TrainState
+from gptjax.types import Params, UserError
+
+METRIC = "valid_loss"
+
+
+class Checkpoints:
+    """The committed checkpoints of a workdir: the latest ones and the best by validation loss."""
+
+    def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
+        """Opens (and, unless read_only, creates) the directory; what an interrupted save left is swept away."""
+        self._directory = directory.absolute()
+        best = BestN(get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False)
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                # best_fn makes Orbax store the metrics, so that the best is still known after a restart.
+                best_fn=_metric,
+                best_mode="min",
+                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Returns the steps of all committed checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        """Returns the last committed step, or None."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> tuple[int, float] | None:
+        """Returns the step with the least validation loss and that loss, or None where no checkpoint has one."""
+        losses = [(self._manager.metrics(step), step) for step in self.steps()]
+        known = [(_metric(metrics), step) for metrics, step in losses if metrics]
+        return min(known)[::-1] if known else None
+
+    def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], valid_loss: float | None) -> None:
+        """Starts to save, and returns once the state may be donated; raises UserError where the disk refuses."""
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            opt_state=ocp.args.StandardSave(state.opt_state),
+            data=ocp.args.JsonSave({"cursor": cursor}),
+            meta=ocp.args.JsonSave({"step": step, **meta}),
+        )
+        try:
+            self._manager.save(step, args=items, metrics=None if valid_loss is None else {METRIC: valid_loss})
+        except OSError as error:
+            raise self._unsaved(step, error) from error
+
+    def wait(self) -> None:
+        """Waits until what was started is committed; raises UserError where the disk refused."""
+        try:
+            self._manager.wait_until_finished()
+        except OSError as error:
+            raise self._unsaved(None, error) from error
+
+    def close(self) -> None:
+        """Waits for a save under way and closes."""
+        self.wait()
+        self._manager.close()
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """Returns what was saved beside the arrays: step, config, data fingerprint."""
+        return self._restore(step, meta=ocp.args.JsonRestore()).meta
+
+    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, int]:
+        """Returns the state at a step, laid out as `abstract` says, and the data cursor."""
+        items = self._restore(
+            step,
+            params=ocp.args.StandardRestore(abstract.params),
+            opt_state=ocp.args.StandardRestore(abstract.opt_state),
+            data=ocp.args.JsonRestore(),
+        )
+        step_array = jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding)
+        return TrainState(step_array, items.params, items.opt_state), items.data["cursor"]
+
+    def restore_params(self, step: int, abstract: Params) -> Params:
+        """Returns the parameters alone, laid out as `abstract` says."""
+        return self._restore(step, params=ocp.args.StandardRestore(abstract)).params
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        folder = self._directory / str(step)
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception as error:
+            reason = str(error).split("\n")[0].split(". See full")[0]
+            others = [other for other in self.steps() if other != step]
+            cure = (
+                f"remove it to go on from step {max(others)}"
+                if others
+                else "there is no other checkpoint to go on from"
+            )
+            raise UserError(f"checkpoint {folder} cannot be read ({type(error).__name__}: {reason}); {cure}") from error
+
+    def _unsaved(self, step: int | None, error: OSError) -> UserError:
+        kept = ", ".join(map(str, self.steps())) or "none"
+        what = "a checkpoint" if step is None else f"checkpoint {step}"
+        return UserError(
+            f"{what} could not be written to {self._directory} ({error.strerror or error}); "
+            f"committed steps: {kept}; make room or permission, and run the same command again"
+        )
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics[METRIC]

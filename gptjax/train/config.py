@@ -1,0 +1,97 @@
+"""The options of a run that are not its model, data or optimiser. Knows no jax."""
+
+import dataclasses
+
+from gptjax.registry import Choice, choice_field
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What is trained, how it is split over devices and how often it speaks."""
+
+    task: Choice = choice_field("gptjax.tasks.language_modeling:TASKS", "language_modeling")
+    """What the model is trained on."""
+    log_every: int = dataclasses.field(default=10, metadata={"fingerprint": False})
+    """A line of metrics every so many steps, and at the last."""
+    max_sequences_per_device: int | None = dataclasses.field(default=None, metadata={"fingerprint": False})
+    """Most sequences that a device takes at once; what is more becomes gradient accumulation. None: no limit."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem as "field=value is wrong; do this"."""
+        problems = []
+        if self.log_every < 1:
+            problems.append(f"log_every={self.log_every} is less than 1; choose a number of steps")
+        if self.max_sequences_per_device is not None and self.max_sequences_per_device < 1:
+            problems.append(
+                f"max_sequences_per_device={self.max_sequences_per_device} is less than 1; None is no limit"
+            )
+        return problems
+
+    def accumulation(self, batch_size: int, parts: int) -> int:
+        """Returns into how many micro-batches a global batch is cut: the least that fits the devices.
+
+        A micro-batch holds the same number of sequences in each of the batch's `parts`.
+        """
+        per_device = batch_size // parts
+        limit = self.max_sequences_per_device or per_device
+        return next(n for n in range(1, per_device + 1) if per_device % n == 0 and per_device // n <= limit)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How often, and on how much of the validation split, a run is evaluated."""
+
+    every: int = 100
+    """Steps between evaluations; there is one at the last step too."""
+    num_windows: int | None = None
+    """Only the first so many windows of the split; None is the whole split."""
+    batch_size: int | None = None
+    """Sequences at a time; None takes the training batch. It changes the speed, not the result."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem as "field=value is wrong; do this"."""
+        problems = []
+        if self.every < 1:
+            problems.append(f"every={self.every} is less than 1; choose a number of steps")
+        for name in ("num_windows", "batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number or None")
+        return problems
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept, and what a new run starts from."""
+
+    every: int = 100
+    """Steps between checkpoints; there is one at the last step too."""
+    keep: int = 2
+    """The last so many are kept, and the best by validation loss."""
+    resume_from: str | None = None
+    """Workdir of another run whose state (parameters, optimiser, place in the data) a new run continues."""
+    init_from: str | None = None
+    """Workdir of another run whose parameters alone a new run starts from."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem as "field=value is wrong; do this"."""
+        problems = []
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number")
+        if self.resume_from is not None and self.init_from is not None:
+            problems.append("resume_from and init_from are both set; keep one")
+        return problems
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """A trace for TensorBoard's profiler."""
+
+    steps: tuple[int, ...] = ()
+    """First and last step to trace, as in --config.profile.steps=10,12; one number traces that step; empty is none."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem as "field=value is wrong; do this"."""
+        if self.steps and not (len(self.steps) <= 2 and 1 <= self.steps[0] <= self.steps[-1]):
+            return [f"steps={','.join(map(str, self.steps))} is no FIRST,LAST with 1 <= FIRST <= LAST"]
+        return []

@@ -1,0 +1,33 @@
+"""Whether a checkpoint belongs to the run that is asked for."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gptjax.types import UserError
+
+
+def refuse_other_run(
+    saved: Mapping[str, Any], asked: Mapping[str, Any], path: Path, allow_change: Sequence[str]
+) -> None:
+    """Raises UserError, naming each differing option, where a saved identity is not the one asked for.
+
+    Options in `allow_change` may differ; an unknown one there is an error too.
+    """
+    for name in allow_change:
+        if name not in asked and name not in saved:
+            near = difflib.get_close_matches(name, asked, n=1)
+            raise UserError(f"--allow_change={name} names no option{f'; did you mean {near[0]}?' if near else ''}")
+    differing = [
+        name
+        for name in sorted(saved.keys() | asked.keys())
+        if saved.get(name) != asked.get(name) and name not in allow_change
+    ]
+    if differing:
+        lines = [f"  {name}: {saved.get(name)!r} there, {asked.get(name)!r} here" for name in differing]
+        flags = " ".join(f"--allow_change={name}" for name in differing)
+        raise UserError(
+            f"{path} holds another run ({len(differing)} options differ); "
+            f"choose another --workdir=DIR, or continue it all the same with {flags}\n" + "\n".join(lines)
+        )

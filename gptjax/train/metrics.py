@@ -1,0 +1,90 @@
+"""Numbers of a run: sums into means, and `metrics.jsonl`, the record that other programs read."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gptjax.types import Metrics, UserError
+
+
+class Totals:
+    """Sums of (sum, count) pairs by name, in float64."""
+
+    def __init__(self):
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
+
+    def add(self, metrics: Metrics) -> None:
+        """Adds a step's pairs, already on the host."""
+        for name, (total, count) in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(total)
+            self._counts[name] = self._counts.get(name, 0.0) + float(count)
+
+    def means(self) -> dict[str, float | None]:
+        """Returns sum / count by name; None where nothing was counted or the mean is not finite."""
+        return {
+            name: finite(total / self._counts[name]) if self._counts[name] else None
+            for name, total in self._sums.items()
+        }
+
+
+def finite(number: float | None) -> float | None:
+    """Returns the number, or None where it is not finite: JSON has no word for it."""
+    return number if number is not None and math.isfinite(number) else None
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line, (split, step) unique, whatever interrupted the run that wrote it."""
+
+    def __init__(self, path: Path, last_step: int):
+        """Opens the file for a run that continues after `last_step`: later rows and a torn last line are cut off."""
+        self._path = path
+        if path.exists():
+            kept = "".join(line for line in _whole_lines(path) if _row(path, line)["step"] <= last_step)
+            temporary = path.with_name(f"{path.name}.tmp")
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(kept)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Appends a row; numbers keep their full precision."""
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Forces the rows to disk: done before a checkpoint, which must not outlive the rows that led to it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _whole_lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    if lines and not _is_json(lines[-1]):
+        lines.pop()  # a write that was cut short
+    return lines
+
+
+def _is_json(line: str) -> bool:
+    try:
+        return line.endswith("\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _row(path: Path, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        row["step"] + 0
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} holds a line that is no row of metrics: {line[:60]!r}; move the file away") from None
+    return row

@@ -1,0 +1,27 @@
+"""A trace of some steps for TensorBoard's profiler."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gptjax.train.config import ProfileConfig
+
+
+class Profiler:
+    """Traces the steps that the config names into a folder; does nothing where it names none."""
+
+    def __init__(self, cfg: ProfileConfig, directory: Path):
+        self._first, self._last = (cfg.steps[0], cfg.steps[-1]) if cfg.steps else (None, None)
+        self._directory = str(directory)
+
+    def before(self, step: int) -> None:
+        """Called before a step is dispatched."""
+        if step == self._first:
+            jax.profiler.start_trace(self._directory)
+
+    def after(self, step: int, result: Any) -> None:
+        """Called once a step was dispatched; the trace ends when its result is there."""
+        if step == self._last:
+            jax.block_until_ready(result)
+            jax.profiler.stop_trace()

@@ -1,0 +1,68 @@
+"""The records of a run, written together: metrics.jsonl, TensorBoard and what the user sees."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gptjax.train.metrics import MetricsFile, finite
+from gptjax.train.progress import Display
+from gptjax.train.workdir import Workdir
+from gptjax.train.writer import TensorBoard
+from gptjax.types import Metrics
+
+
+class Records:
+    """Rows by step and split; only the primary process has them."""
+
+    def __init__(self, workdir: Workdir, display: Display, start_step: int, num_steps: int):
+        """Opens the records of a run that continues after `start_step`; later rows are cut off."""
+        self._display = display
+        self._num_steps = num_steps
+        self._metrics = MetricsFile(workdir.metrics, start_step)
+        self._board = TensorBoard(workdir.path, start_step)
+
+    def train_row(
+        self, step: int, tokens_seen: int, metrics: Metrics, speed: Mapping[str, float | None], norms: Mapping[str, Any]
+    ) -> None:
+        """Writes the row of a training step; norms by parameter group go to TensorBoard alone."""
+        means = {
+            name: finite(float(total) / float(count)) if count else None for name, (total, count) in metrics.items()
+        }
+        row = {
+            "step": step,
+            "split": "train",
+            "loss": means["loss"],
+            "bits_per_byte": means["bits_per_byte"],
+            "tokens_seen": tokens_seen,
+            **speed,
+            "learning_rate": means["learning_rate"],
+            "grad_norm": means["grad_norm"],
+            "batch_checksum": int(metrics["batch_checksum"][0]),
+            "skipped_steps": int(metrics["skipped_steps"][0]),
+        }
+        groups = {name: mean for name, mean in means.items() if name.startswith("grad_norm/")}
+        self._write(row, {**groups, **{f"param_norm/{name}": float(norm) for name, norm in norms.items()}})
+
+    def valid_row(self, step: int, tokens_seen: int, means: Mapping[str, float | None]) -> None:
+        """Writes the row of an evaluation."""
+        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **means}, {})
+
+    def _write(self, row: Mapping[str, Any], also: Mapping[str, float | None]) -> None:
+        self._metrics.write(row)
+        numbers = {name: value for name, value in row.items() if name not in ("step", "split", "batch_checksum")}
+        scalars = {f"{row['split']}/{name}": value for name, value in {**numbers, **also}.items()}
+        self._board.scalars(row["step"], scalars)
+        self._display.row(row, self._num_steps)
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Writes a text to TensorBoard."""
+        self._board.text(step, name, text)
+
+    def sync(self) -> None:
+        """Forces everything to disk."""
+        self._metrics.sync()
+        self._board.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._metrics.close()
+        self._board.close()

@@ -1,0 +1,71 @@
+"""How fast a run is, and against what: tokens per second and model FLOP utilisation (PaLM, arXiv 2204.02311 app. B)."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+# Dense bfloat16 FLOP/s of one device by the beginning of its `device_kind`, from the makers' data sheets.
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA B200": 2250e12,
+}
+
+
+def peak_flops(dtype: str) -> float | None:
+    """Returns the FLOP/s that all devices can reach together: by table, on CPUs measured; None where unknown."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        # Virtual devices share the cores, so one measurement stands for the whole process.
+        return measured_matmul_flops(dtype) * jax.process_count()
+    matches = [peak for kind, peak in PEAK_FLOPS.items() if device.device_kind.startswith(kind)]
+    return matches[0] * jax.device_count() if matches else None
+
+
+def measured_matmul_flops(dtype: str, size: int = 1024, repeats: int = 8) -> float:
+    """Returns the best FLOP/s of `repeats` square matrix products on the first device."""
+    a = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        product(a).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+class Meter:
+    """Means of speed since the last reading, over steps whose results have arrived."""
+
+    def __init__(self, tokens_per_step: int, flops_per_step: float, peak: float | None):
+        self._tokens_per_step = tokens_per_step
+        self._flops_per_step = flops_per_step
+        self._peak = peak
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets what was measured; called after evaluation and checkpoints, whose time is not the step's."""
+        self._start = time.perf_counter()
+        self._steps = 0
+
+    def step(self) -> None:
+        """Counts a step that has arrived."""
+        self._steps += 1
+
+    def read(self) -> dict[str, float | None]:
+        """Returns tokens_per_second, step_seconds and mfu since the last reading, and restarts."""
+        seconds = max(time.perf_counter() - self._start, 1e-9) / max(self._steps, 1)
+        self.restart()
+        return {
+            "tokens_per_second": self._tokens_per_step / seconds,
+            "step_seconds": seconds,
+            "mfu": self._flops_per_step / seconds / self._peak if self._peak else None,
+        }

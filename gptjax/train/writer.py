@@ -1,0 +1,40 @@
+"""TensorBoard events, without TensorFlow. The only file that knows their format."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+
+class TensorBoard:
+    """Scalars and texts by step, in a directory that `tensorboard --logdir` reads."""
+
+    def __init__(self, directory: Path, last_step: int):
+        """Opens a new event file for a run that continues after `last_step`; TensorBoard then drops later points."""
+        self._events = EventFileWriter(str(directory))
+        self._add(last_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Writes one point a name; None is left out."""
+        for name, value in values.items():
+            if value is not None:
+                self._add(step, summary=scalar_pb(name, value))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Writes a text, shown as it stands (indented, so that Markdown leaves it alone)."""
+        self._add(step, summary=text_pb(name, "\n".join(f"    {line}" for line in text.splitlines())))
+
+    def flush(self) -> None:
+        """Forces the events to disk."""
+        self._events.flush()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        self._events.close()
+
+    def _add(self, step: int, **content) -> None:
+        self._events.add_event(Event(step=step, wall_time=time.time(), **content))

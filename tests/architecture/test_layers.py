@@ -1,0 +1,110 @@
+"""The one-way order of the packages and the walls around libraries, read from the imports of every file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "gptjax").rglob("*.py"))
+
+# What each part may import of gptjax, beside itself. `config` below a package is its leaf config.
+BASE = {"types", "registry"}
+MAY_IMPORT = {
+    "types": set(),
+    "registry": {"types"},
+    "distributed": {"types"},
+    "sharding": BASE,
+    "model": {*BASE, "sharding"},
+    "optim": BASE,
+    "data": {*BASE, "sharding", "distributed"},
+    "tasks": {*BASE, "data"},
+    "sample": {*BASE, "sharding", "model", "data"},
+    "train": {*BASE, "sharding", "distributed", "model", "optim", "data", "tasks", "sample"},
+    "config": {*BASE, "sharding", "model", "optim", "data", "tasks", "sample", "train"},
+    "flags": {*BASE, "config"},
+    "run": {*BASE, "sharding", "distributed", "model", "optim", "data", "tasks", "sample", "train", "config"},
+    "main": {"types", "config", "flags", "distributed", "run"},
+    "prepare": {*BASE, "data", "flags"},
+    "sample.__main__": {*BASE, "sample", "data", "distributed", "flags", "run"},
+}
+# Libraries that only these files may import.
+WALLS = {
+    "flax": ("gptjax/model/",),
+    "orbax": ("gptjax/train/checkpoint.py",),
+    "grain": ("gptjax/data/",),
+    "tensorboard": ("gptjax/train/writer.py",),
+    "ml_collections": ("gptjax/config.py", "gptjax/flags.py", "gptjax/main.py", "gptjax/sweep/"),
+    "transformers": (),
+    "torch": (),
+    "tensorflow": (),
+    "clu": (),
+}
+BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "deprecated"}
+
+
+def imports(path: Path) -> list[str]:
+    """Returns the dotted names that a file imports, at any depth: `from gptjax.x import y` gives gptjax.x.y."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def part_of(path: Path) -> str:
+    """Returns the entry of MAY_IMPORT that a file falls under."""
+    parts = path.relative_to(ROOT / "gptjax").with_suffix("").parts
+    return ".".join(parts) if ".".join(parts) in MAY_IMPORT else parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_order_and_the_walls(path):
+    """Each file imports only what lies below it, and libraries only where they belong."""
+    part, name = part_of(path), str(path.relative_to(ROOT))
+    for imported in imports(path):
+        top, *rest = imported.split(".")
+        if top == "gptjax" and rest and part != "__init__":
+            assert rest[0] in {part.split(".")[0], *MAY_IMPORT[part]}, f"{name} must not import {imported}"
+        if top in WALLS:
+            assert any(name.startswith(allowed) for allowed in WALLS[top]), f"{name} must not import {top}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: path.name)
+def test_experiments_import_the_config_and_the_base_only(path):
+    """An experiment is base plus differences."""
+    allowed = ("gptjax.config", "experiments")
+    for imported in imports(path):
+        assert not imported.startswith("gptjax") or imported.startswith(allowed), imported
+
+
+def test_leaf_configs_import_no_framework():
+    """Flags are parsed and experiments are read without jax, flax or grain."""
+    for path in (ROOT / "gptjax").rglob("*/config.py"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & {"jax", "flax", "grain", "optax", "orbax"}, path
+
+
+def test_names_say_what_a_file_holds():
+    """No file is called after nothing in particular."""
+    assert not [path for path in FILES if path.stem in BANNED_NAMES]
+
+
+def test_there_is_one_training_loop():
+    """Only run.py calls a train step."""
+    callers = [path.name for path in FILES if "train_step(" in path.read_text() and "def train_step" not in path.read_text()]
+    assert callers == ["run.py"]
+
+
+def test_no_hidden_options():
+    """Configs are read by attribute, so that every option stands in the schema."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+                owner = ast.unparse(node.func.value)
+                assert not owner.endswith(("cfg", "config")), f"{path}: {ast.unparse(node)}"
+
+
