@@ -41,6 +41,8 @@ class ModelConfig:
     """The position-wise feed-forward layer."""
     use_bias: bool = True
     """Biases in the projections of attention and feed-forward."""
+    head: Choice = choice_field("gptjax.model.heads:HEADS", "lm")
+    """What reads the features at the top; the task says which one it needs."""
     tie_embeddings: bool = True
     """The output projection is the token embedding, transposed."""
     dropout: float = 0.0

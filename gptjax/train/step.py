@@ -54,7 +54,7 @@ def make_train_step(
         before = skips(state.opt_state)
         after = skips(opt_state)
         numbers = {
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step - before.total),
             "batch_checksum": batch_checksum(batch),
             "skipped_steps": after.total,
@@ -73,7 +73,7 @@ def group_norms(tree: Params, depth: int = 2) -> dict[str, Array]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         name = jax.tree_util.keystr(path[:depth], simple=True, separator="/")
         groups.setdefault(name, []).append(leaf)
-    return {name: optax.global_norm(leaves) for name, leaves in groups.items()}
+    return {name: optax.tree.norm(leaves) for name, leaves in groups.items()}
 
 
 def batch_checksum(batch: Batch) -> Array:

@@ -1,0 +1,44 @@
+"""The decoder behind one wall: plain functions over plain trees of arrays, whatever Flax does inside.
+
+The functions are imported on first use, so that reading a config (gptjax.model.config) does not load jax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptjax.model.accounting import flops_per_token, num_params, parameter_table
+    from gptjax.model.cache import Cache, init_cache
+    from gptjax.model.gpt import apply, features, init_params, logical_axes, unembed
+
+_OWNERS = {
+    "Cache": "cache",
+    "apply": "gpt",
+    "features": "gpt",
+    "flops_per_token": "accounting",
+    "init_cache": "cache",
+    "init_params": "gpt",
+    "logical_axes": "gpt",
+    "num_params": "accounting",
+    "parameter_table": "accounting",
+    "unembed": "gpt",
+}
+
+__all__ = [
+    "Cache",
+    "apply",
+    "features",
+    "flops_per_token",
+    "init_cache",
+    "init_params",
+    "logical_axes",
+    "num_params",
+    "parameter_table",
+    "unembed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OWNERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_OWNERS[name]}"), name)

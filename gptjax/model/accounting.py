@@ -1,0 +1,64 @@
+"""Counts parameters and floating-point operations from the config alone.
+
+Shapes: T position, D model width, F feed-forward width, H query heads, C head channels, V vocabulary, N layers.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+
+from gptjax.model.config import ModelConfig
+from gptjax.model.gpt import init_params, logical_axes
+
+FLOPS_CONVENTION = (
+    "2 flops per multiply-add of every matrix product (6 per weight and token with the backward pass, the output "
+    "projection included, the embedding look-up not), attention over the whole square of positions, no remat"
+)
+"""What `flops_per_token` counts, in words: the convention of PaLM's appendix B (arXiv 2204.02311)."""
+
+
+class Parameter(NamedTuple):
+    """One row of the parameter table."""
+
+    path: str
+    shape: tuple[int, ...]
+    names: tuple[str | None, ...]
+    count: int
+
+
+def parameter_table(cfg: ModelConfig) -> list[Parameter]:
+    """Returns every parameter array with its shape and its dims' logical names, in the order of the tree."""
+    shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
+    paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    names = jax.tree.leaves(logical_axes(cfg), is_leaf=lambda x: isinstance(x, tuple))
+    return [
+        Parameter(jax.tree_util.keystr(path, simple=True, separator="/"), x.shape, dims, math.prod(x.shape))
+        for (path, x), dims in zip(paths, names, strict=True)
+    ]
+
+
+def num_params(cfg: ModelConfig) -> int:
+    """Returns the number of trained parameters, the rows that only pad the vocabulary left out."""
+    padding = cfg.padded_vocab_size - (cfg.vocab_size or 0)
+    total = 0
+    for row in parameter_table(cfg):
+        total += row.count
+        if "vocab" in row.names:
+            total -= padding * (row.count // cfg.padded_vocab_size)
+    return total
+
+
+def flops_per_token(cfg: ModelConfig, seq_len: int | None = None) -> int:
+    """Returns the training flops (forward and backward) of one token in a sequence of seq_len (default: the config's).
+
+    The convention is FLOPS_CONVENTION. The causal half that a kernel may skip is counted, since the plain form computes
+    it; so is everything outside a sliding window; so are the columns that pad the vocabulary.
+    """
+    cfg = cfg.resolve()
+    T = seq_len or cfg.seq_len
+    weights = sum(row.count for row in parameter_table(cfg) if row.path.endswith("kernel"))
+    if cfg.tie_embeddings:
+        weights += cfg.padded_vocab_size * cfg.d_model
+    scores_and_mixing = 2 * T * cfg.num_heads * cfg.d_head * cfg.num_layers  # multiply-adds, forward
+    return 6 * (weights + scores_and_mixing)

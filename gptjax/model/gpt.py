@@ -1,0 +1,166 @@
+"""The decoder: blocks stacked into a model, and the functions by which everybody else uses it.
+
+The only file with `nn.scan` and `nn.remat`. Parameters of the blocks are stacked on a leading dim, whether the loop
+over blocks is compiled as a loop or unrolled: a checkpoint fits both.
+
+Shapes: B batch, T position, D model width, V vocabulary, N layers.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gptjax import registry
+from gptjax.model.attention import ATTENTIONS, Context
+from gptjax.model.cache import Cache
+from gptjax.model.config import ModelConfig
+from gptjax.model.heads import HEADS
+from gptjax.model.layers import NORMS, Dropout, Embedding, Named
+from gptjax.model.mlp import MLPS
+from gptjax.model.positions import POSITIONS
+from gptjax.sharding import constrain
+from gptjax.types import Array, Params
+
+REMAT: dict[str, Callable | None] = {
+    # keeps every matrix product and computes the elementwise work between them again
+    "dots": jax.checkpoint_policies.dots_saveable,
+    # keeps only products with weights: attention's scores, which grow with the square of T, are computed again
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # keeps only the input of each block: the least memory, a second forward pass
+    "full": None,
+}
+"""What the backward pass of a block finds kept, by name; "none" keeps everything and is no remat at all."""
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each with its norm, added to the residual stream."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, carry, layer, context: Context):
+        """Maps (x_BTD, cache) to the same and the block's auxiliary sums."""
+        cfg = self.cfg
+        x_BTD, cache = carry
+        context = context._replace(layer=layer)
+
+        def mix(x_BTD):
+            nonlocal cache
+            y_BTD, cache = registry.build(ATTENTIONS, cfg.attention, cfg, name="attention")(x_BTD, context, cache)
+            return y_BTD
+
+        x_BTD = self._residual(x_BTD, mix, "attention")
+        x_BTD = self._residual(x_BTD, registry.build(MLPS, cfg.mlp, cfg, name="mlp"), "mlp")
+        return (x_BTD, cache), {}
+
+    def _residual(self, x_BTD, sub_layer, name):
+        """Adds a sub-layer to the stream, its norm before it or after the sum."""
+        norm = registry.build(NORMS, self.cfg.norm, "embed", name=f"{name}_norm")
+        y_BTD = sub_layer(norm(x_BTD) if self.cfg.norm_placement == "pre" else x_BTD)
+        x_BTD = x_BTD + Dropout(self.cfg.dropout, name=f"{name}_dropout")(y_BTD)
+        x_BTD = constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+        return x_BTD if self.cfg.norm_placement == "pre" else norm(x_BTD)
+
+
+class Decoder(nn.Module):
+    """Embeddings and the stack of blocks: tokens to features."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, tokens_BT, positions_BT, segment_ids_BT, cache):
+        """Returns x_BTD in the compute dtype, the cache and the auxiliary sums over all blocks."""
+        cfg = self.cfg
+        x_BTD = Embedding(cfg, cfg.padded_vocab_size, ("vocab", "embed"), name="tokens")(tokens_BT)
+        encoding = registry.build(POSITIONS, cfg.positions, cfg, name="positions")(positions_BT)
+        if encoding.added_BTD is not None:
+            x_BTD = x_BTD + encoding.added_BTD
+        x_BTD = Dropout(cfg.dropout, name="dropout")(x_BTD.astype(cfg.dtype))
+        x_BTD = constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+        layers_N = jnp.arange(cfg.num_layers)
+        context = Context(positions_BT, segment_ids_BT, encoding._replace(added_BTD=None), layers_N[0])
+        (x_BTD, cache), aux_N = stack(cfg)(cfg, name="blocks")((x_BTD, cache), layers_N, context)
+        if cfg.norm_placement == "pre":
+            x_BTD = registry.build(NORMS, cfg.norm, "embed", name="final_norm")(x_BTD)
+        return x_BTD, cache, jax.tree.map(lambda x_N: jnp.sum(x_N, axis=0), aux_N)
+
+
+def stack(cfg: ModelConfig) -> Callable:
+    """Returns the module class that runs all blocks in turn, recomputing and unrolling as the config says."""
+    block = Block
+    if cfg.remat != "none":
+        # Unrolled, XLA would merge the second computation with the first, and nothing would be saved.
+        block = nn.remat(block, policy=REMAT[cfg.remat], prevent_cse=not cfg.scan_layers)
+    return nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast),
+        length=cfg.num_layers,
+        unroll=1 if cfg.scan_layers else cfg.num_layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
+
+
+def _init(cfg: ModelConfig, key: Array) -> Params:
+    """Returns the parameters in boxes that name their dims."""
+    cfg = cfg.resolve()
+    decoder_key, head_key = jax.random.split(key)
+    one_BT = jnp.zeros((1, 1), jnp.int32)
+    params = Decoder(cfg).init(decoder_key, one_BT, one_BT, None, None)["params"]
+    x_BTD = jnp.zeros((1, 1, cfg.d_model))
+    head = registry.build(HEADS, cfg.head, cfg).init(head_key, x_BTD, params["tokens"]["embedding"].unbox())
+    return {**params, **({"head": head["params"]} if head else {})}
+
+
+def init_params(cfg: ModelConfig, key: Array) -> Params:
+    """Returns fresh parameters: a nested dict of float32 arrays, those of the blocks stacked on a leading layers dim.
+
+    Under jax.eval_shape it costs nothing and returns shapes.
+    """
+    return jax.tree.map(Named.unbox, _init(cfg, key), is_leaf=lambda x: isinstance(x, Named))
+
+
+def logical_axes(cfg: ModelConfig) -> Params:
+    """Returns a tree like the parameters' with, in place of each array, the tuple of its dims' logical names."""
+    boxes = jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
+    return jax.tree.map(lambda box: box.names, boxes, is_leaf=lambda x: isinstance(x, Named))
+
+
+def features(
+    cfg: ModelConfig,
+    params: Params,
+    tokens_BT: Array,
+    *,
+    positions_BT: Array | None = None,
+    segment_ids_BT: Array | None = None,
+    cache: Cache | None = None,
+    dropout_key: Array | None = None,
+) -> tuple[Array, Cache | None, dict[str, Array]]:
+    """Returns x_BTD, what the head reads; the cache with these tokens; and auxiliary sums (none in a dense model).
+
+    Positions default to 0..T-1 and segments to one a row; segment 0 is padding. With a cache, a token at position p is
+    written to slot p (padding nowhere) and sees the slots up to p. Without a dropout key nothing is dropped.
+    """
+    cfg = cfg.resolve()
+    if positions_BT is None:
+        positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    return Decoder(cfg).apply({"params": params}, tokens_BT, positions_BT, segment_ids_BT, cache, rngs=rngs)
+
+
+def unembed(cfg: ModelConfig, params: Params, x_BTD: Array) -> Array:
+    """Returns the head's logits_BTV in float32; V is the padded vocabulary, its padding masked with the least float."""
+    cfg = cfg.resolve()
+    variables = {"params": params["head"]} if "head" in params else {}
+    return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, params["tokens"]["embedding"])
+
+
+def apply(
+    cfg: ModelConfig, params: Params, tokens_BT: Array, **inputs: Array | Cache | None
+) -> tuple[Array, Cache | None, dict[str, Array]]:
+    """Returns logits_BTV, the cache and the auxiliary sums: `features`, with its arguments, and `unembed`."""
+    x_BTD, cache, aux = features(cfg, params, tokens_BT, **inputs)
+    return unembed(cfg, params, x_BTD), cache, aux

@@ -1,0 +1,212 @@
+"""Parameters with named dims, and the layers that every part of a block is made of.
+
+Owns initialisation, the cast of float32 weights at the matrix product, and the norms with their analytic gradients.
+Knows nothing of attention, of the stack of blocks or of meshes.
+
+Shapes: B batch, T position, D model width (in the norms: the last dim, whatever it is), V vocabulary.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from gptjax.model.config import ModelConfig
+from gptjax.types import Array
+
+Names = tuple[str | None, ...]
+
+
+class Named(struct.PyTreeNode, nn.meta.AxisMetadata):
+    """A parameter and the logical names of its dims, as long as it is being initialised; never seen outside model/."""
+
+    value: Array
+    names: Names = struct.field(pytree_node=False)
+
+    def unbox(self) -> Array:
+        """Returns the bare parameter."""
+        return self.value
+
+    def replace_boxed(self, val: Array) -> "Named":
+        """Returns another parameter under the same names."""
+        return self.replace(value=val)
+
+    def add_axis(self, index: int, params: dict) -> "Named":
+        """Names the dim that a scan over blocks adds."""
+        return self.replace(names=(*self.names[:index], params[nn.PARTITION_NAME], *self.names[index:]))
+
+    def remove_axis(self, index: int, params: dict) -> "Named":
+        """Takes the name of the scanned dim away again."""
+        return self.replace(names=(*self.names[:index], *self.names[index + 1 :]))
+
+
+def named(initializer: Callable, names: Names) -> Callable:
+    """Wraps an initializer so that its float32 parameter carries the logical names of its dims."""
+    return lambda key, shape: Named(initializer(key, shape, jnp.float32), names)
+
+
+class Projection(nn.Module):
+    """A linear map of the last `num_inputs` dims to new ones: x_BTD -> y_BTHC, say. The result has the compute dtype.
+
+    `depth` is the number of sub-layers whose results add up in the residual stream where this one writes into it: the
+    weights start 1 / sqrt(depth) smaller, so that the stream's variance does not grow with depth (GPT-2, Radford et
+    al. 2019, section 2.3).
+    """
+
+    cfg: ModelConfig
+    features: tuple[int, ...]
+    names: Names
+    num_inputs: int = 1
+    depth: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        """Multiplies, then adds the bias where the config has one."""
+        dims = x.shape[-self.num_inputs :]
+        dtype = jnp.dtype(self.cfg.dtype)
+        initializer = nn.initializers.normal(self.cfg.init_std / math.sqrt(self.depth))
+        kernel = self.param("kernel", named(initializer, self.names), (*dims, *self.features))
+        contract = (tuple(range(x.ndim - self.num_inputs, x.ndim)), tuple(range(self.num_inputs)))
+        y = jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contract, ((), ())))
+        if self.cfg.use_bias:
+            bias = self.param("bias", named(nn.initializers.zeros, self.names[self.num_inputs :]), self.features)
+            y = y + bias.astype(dtype)
+        return y
+
+
+class Embedding(nn.Module):
+    """A table of learned vectors, one row an id: ids_BT -> x_BTD in float32."""
+
+    cfg: ModelConfig
+    num_rows: int
+    names: Names
+
+    @nn.compact
+    def __call__(self, ids_BT):
+        """Looks the rows up; an id outside the table gives NaN, so that a wrong tokenizer does not pass unseen."""
+        shape = (self.num_rows, self.cfg.d_model)
+        table_VD = self.param("embedding", named(nn.initializers.normal(self.cfg.init_std), self.names), shape)
+        return jnp.take(table_VD, ids_BT, axis=0)
+
+
+class Dropout(nn.Module):
+    """Zeroes entries with probability `rate` and scales up the others (Srivastava et al. 2014); off without a key."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x):
+        """Returns x itself where the rate is 0 or no `dropout` key was given."""
+        if self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, x.shape)
+        return jnp.where(keep, x / (1 - self.rate), 0)
+
+
+class LayerNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) with a learned scale and bias (Ba et al. 2016, arXiv 1607.06450)."""
+
+    dim_name: str | None
+    use_bias: bool = True
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x_BTD):
+        """Normalises the last dim in float32 and returns the dtype of x."""
+        scale_D = self.param("scale", named(nn.initializers.ones, (self.dim_name,)), x_BTD.shape[-1:])
+        if not self.use_bias:
+            return layer_norm(x_BTD, scale_D, None, self.epsilon)
+        bias_D = self.param("bias", named(nn.initializers.zeros, (self.dim_name,)), x_BTD.shape[-1:])
+        return layer_norm(x_BTD, scale_D, bias_D, self.epsilon)
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean square + epsilon) with a learned scale (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+
+    dim_name: str | None
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x_BTD):
+        """Normalises the last dim in float32 and returns the dtype of x."""
+        scale_D = self.param("scale", named(nn.initializers.ones, (self.dim_name,)), x_BTD.shape[-1:])
+        return rms_norm(x_BTD, scale_D, self.epsilon)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x_BTD: Array, scale_D: Array, bias_D: Array | None, epsilon: float) -> Array:
+    """Normalises the last dim to mean 0 and variance 1 in float32 or wider, then scales and shifts; the dtype of x.
+
+    Its gradient is written out, since autodiff's takes twice as many passes over the activations; hence there is no
+    forward-mode derivative. With n the normalised x and g = dy * scale: dx = (g - mean(g) - n mean(g n)) / std.
+    """
+    return _layer_norm_forward(x_BTD, scale_D, bias_D, epsilon)[0]
+
+
+def _layer_norm_forward(x_BTD, scale_D, bias_D, epsilon):
+    wide_BTD = _widen(x_BTD)
+    mean_BT1 = jnp.mean(wide_BTD, axis=-1, keepdims=True)
+    inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(wide_BTD - mean_BT1), axis=-1, keepdims=True) + epsilon)
+    y_BTD = (wide_BTD - mean_BT1) * inverse_BT1 * scale_D
+    if bias_D is not None:
+        y_BTD = y_BTD + bias_D
+    return y_BTD.astype(x_BTD.dtype), (x_BTD, mean_BT1, inverse_BT1, scale_D, bias_D)
+
+
+def _layer_norm_backward(epsilon, kept, dy_BTD):
+    x_BTD, mean_BT1, inverse_BT1, scale_D, bias_D = kept
+    dy_BTD = _widen(dy_BTD)
+    normal_BTD = (_widen(x_BTD) - mean_BT1) * inverse_BT1
+    g_BTD = dy_BTD * scale_D
+    along_BT1 = jnp.mean(g_BTD * normal_BTD, axis=-1, keepdims=True)
+    dx_BTD = inverse_BT1 * (g_BTD - jnp.mean(g_BTD, axis=-1, keepdims=True) - normal_BTD * along_BT1)
+    dbias_D = None if bias_D is None else _sum_to_last(dy_BTD).astype(bias_D.dtype)
+    return dx_BTD.astype(x_BTD.dtype), _sum_to_last(dy_BTD * normal_BTD).astype(scale_D.dtype), dbias_D
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x_BTD: Array, scale_D: Array, epsilon: float) -> Array:
+    """Normalises the last dim to mean square 1 in float32 or wider, then scales; the dtype of x.
+
+    The gradient is written out as in `layer_norm`: dx = (g - n mean(g n)) / rms.
+    """
+    return _rms_norm_forward(x_BTD, scale_D, epsilon)[0]
+
+
+def _rms_norm_forward(x_BTD, scale_D, epsilon):
+    wide_BTD = _widen(x_BTD)
+    inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(wide_BTD), axis=-1, keepdims=True) + epsilon)
+    return (wide_BTD * inverse_BT1 * scale_D).astype(x_BTD.dtype), (x_BTD, inverse_BT1, scale_D)
+
+
+def _rms_norm_backward(epsilon, kept, dy_BTD):
+    x_BTD, inverse_BT1, scale_D = kept
+    dy_BTD = _widen(dy_BTD)
+    normal_BTD = _widen(x_BTD) * inverse_BT1
+    g_BTD = dy_BTD * scale_D
+    dx_BTD = inverse_BT1 * (g_BTD - normal_BTD * jnp.mean(g_BTD * normal_BTD, axis=-1, keepdims=True))
+    return dx_BTD.astype(x_BTD.dtype), _sum_to_last(dy_BTD * normal_BTD).astype(scale_D.dtype)
+
+
+rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
+
+
+def _widen(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _sum_to_last(x_BTD):
+    return jnp.sum(x_BTD, axis=tuple(range(x_BTD.ndim - 1)))
+
+
+NORMS = {
+    "layernorm": LayerNorm,
+    "rmsnorm": RMSNorm,
+}

@@ -1,0 +1,102 @@
+"""Checkpoints: what is kept, what is refused, what is chosen."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.train.checkpoint import Checkpoints
+from gptjax.train.state import TrainState
+from gptjax.types import UserError
+
+
+def state(step):
+    return TrainState(jnp.asarray(step, jnp.int32), {"w": jnp.full(1000, float(step))}, {"m": jnp.ones(3) * step})
+
+
+def abstract():
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), state(0))
+
+
+def saved(path, losses, keep=2):
+    checkpoints = Checkpoints(path, keep=keep)
+    for step, loss in losses.items():
+        checkpoints.save(state(step), step, 8 * step, {"identity": {}}, loss)
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    checkpoints = saved(tmp_path, {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 2.5})
+    assert checkpoints.steps() == [2, 4, 5]
+    assert (checkpoints.latest(), checkpoints.best()) == (5, (2, 1.0))
+
+
+def test_the_best_is_still_known_after_a_restart(tmp_path):
+    saved(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0}).close()
+    checkpoints = saved(tmp_path, {4: 4.0, 5: None})
+    assert checkpoints.steps() == [1, 4, 5]
+    assert checkpoints.best() == (1, 1.0)
+
+
+def test_restore_gives_state_cursor_and_meta(tmp_path):
+    checkpoints = saved(tmp_path, {7: None})
+    restored, cursor = checkpoints.restore(7, abstract())
+    assert (int(restored.step), cursor) == (7, 56)
+    np.testing.assert_array_equal(restored.params["w"], state(7).params["w"])
+    assert checkpoints.meta(7) == {"step": 7, "identity": {}}
+
+
+def test_parameters_alone(tmp_path):
+    params = saved(tmp_path, {7: None}).restore_params(7, abstract().params)
+    np.testing.assert_array_equal(params["w"], state(7).params["w"])
+
+
+def test_a_save_is_not_changed_by_what_comes_after(tmp_path):
+    """The state may be donated as soon as save returns."""
+    checkpoints = Checkpoints(tmp_path)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)
+    current = state(3)
+    checkpoints.save(current, 3, 0, {}, None)
+    overwrite(current)
+    checkpoints.wait()
+    np.testing.assert_array_equal(checkpoints.restore(3, abstract())[0].params["w"], state(3).params["w"])
+
+
+def test_a_torn_save_is_never_chosen(tmp_path):
+    """A folder that was not committed is no checkpoint, and opening sweeps it away."""
+    saved(tmp_path, {1: None}).close()
+    torn = tmp_path / "2.orbax-checkpoint-tmp"
+    (torn / "params").mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest() == 1
+    checkpoints.save(state(2), 2, 0, {}, None)
+    checkpoints.close()
+    assert not torn.exists()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove"])
+def test_an_unreadable_checkpoint_names_its_folder_and_the_cure(tmp_path, damage):
+    saved(tmp_path, {1: None, 2: None}).close()
+    files = sorted((path for path in Path(tmp_path / "2" / "params").rglob("*") if path.is_file()), key=os.path.getsize)
+    for file in files[-2:]:
+        os.truncate(file, 10) if damage == "truncate" else file.unlink()
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match=r"/2 cannot be read .* remove it to go on from step 1"):
+        checkpoints.restore(2, abstract())
+
+
+def test_a_full_disk_is_said_and_earlier_checkpoints_stay(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, {1: None})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(UserError, match="No space left on device.*committed steps: 1"):
+        checkpoints.save(state(2), 2, 0, {}, None)
+    assert checkpoints.latest() == 1
