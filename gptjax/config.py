@@ -110,13 +110,13 @@ def _placeholder(value: Any, hint: Any) -> Any:
     return value
 
 
-def from_config_dict(config: ConfigDict | Mapping[str, Any]) -> ExperimentConfig:
+def from_config_dict(config: ConfigDict | Mapping[str, Any], source: str = "the config") -> ExperimentConfig:
     """Returns the dataclass form; raises UserError with every unknown key and wrong type at once."""
     problems: list[str] = []
     plain = config.to_dict() if isinstance(config, ConfigDict) else config
     cfg = _read(ExperimentConfig, plain, "", problems)
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError.join(f"{source} does not fit the schema", problems)
     return cfg
 
 
@@ -171,7 +171,7 @@ def _read_choice(table: str, value: Any, path: str, problems: list[str]) -> Any:
 # ---- validation and identity
 
 
-def validate(cfg: ExperimentConfig, device_count: int) -> None:
+def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config") -> None:
     """Raises one UserError that names every setting which is wrong or does not fit the others."""
     problems: list[str] = []
     for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
@@ -188,7 +188,7 @@ def validate(cfg: ExperimentConfig, device_count: int) -> None:
                     f"try {-(-batch_size // parts) * parts}, or another mesh"
                 )
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError.join(f"{source} does not fit together", problems)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import absl.logging
@@ -52,12 +53,16 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def barrier(name: str) -> None:
-    """Waits until every process has come here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
+def on_primary(action: Callable[[], None]) -> None:
+    """Does something in the primary process while the others wait; a UserError there ends them all."""
+    problem = None
+    if is_primary():
+        try:
+            action()
+        except UserError as error:
+            problem = error
+    if any_process(problem is not None):
+        raise problem or UserError("the primary process could not start; its message says why")
 
 
 def any_process(flag: bool) -> bool:

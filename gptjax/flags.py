@@ -1,28 +1,37 @@
-"""Command-line flags: the fixed ones of an entry point, and `--config.a.b=value` for every option of the schema.
-
-ml_collections' own flags apply one at a time and cannot give a Choice the options of a new name; here all are
-collected first. Every mistake is one line with the nearest valid names.
-"""
+"""What every entry point does with its command line: strict parsing, and mistakes turned into exit codes."""
 
 import argparse
-import dataclasses
-import difflib
-import importlib.util
-import traceback
+import os
+import signal
+import sys
 import typing
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
-import ml_collections
-from ml_collections import ConfigDict
-
 from gptjax import registry
-from gptjax.config import ExperimentConfig, fields_of, type_name, without_none
-from gptjax.registry import Choice
 from gptjax.types import UserError
 
-PREFIX = "--config."
+
+def exit_code(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Runs an entry point and returns its exit code: 2 for a UserError, in plain lines; 130 and 143 for signals."""
+
+    def terminate(number: int, _: FrameType | None) -> None:
+        print("terminated; run the same command to go on", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return main(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,150 +54,3 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             raise UserError(f"there is no flag {name}; {registry.did_you_mean(name, flags)}")
         return known
-
-
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Separates `--config.a.b=v` (or `--config.a.b v`) from the other arguments."""
-    rest: list[str] = []
-    overrides: list[tuple[str, str]] = []
-    arguments = iter(argv)
-    for argument in arguments:
-        if not argument.startswith(PREFIX):
-            rest.append(argument)
-            continue
-        path, equals, text = argument.removeprefix(PREFIX).partition("=")
-        if not equals:
-            text = next(arguments, "--")
-            if text.startswith("--"):
-                raise UserError(f"{PREFIX}{path} has no value; write {PREFIX}{path}=VALUE")
-        overrides.append((path, text))
-    return rest, overrides
-
-
-def load_experiment(path: str) -> ConfigDict:
-    """Runs an experiment file and returns its config; a mistake in the file is a UserError with its line."""
-    file = Path(path)
-    if not file.is_file():
-        near = difflib.get_close_matches(path, [str(p) for p in file.parent.rglob("*.py")], n=1)
-        cure = f"did you mean {near[0]}?" if near else "run from the folder that holds experiments/"
-        raise UserError(f"there is no experiment file {path!r}; {cure}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"{path} has no get_config(); see experiments/small.py")
-        return module.get_config()
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except (AttributeError, KeyError, TypeError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if not frames[-1].filename.startswith(str(Path(ml_collections.__file__).parent)):
-            raise  # a bug in the file, not a wrong option: its traceback helps
-        line = next(frame.lineno for frame in reversed(frames) if Path(frame.filename) == file.absolute())
-        reason = str(error).strip("'\"").split(". Other fields")[0].split("\n")[0]
-        raise UserError(f"{path}:{line}: {reason}") from None
-
-
-def apply_overrides(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
-    """Sets dotted paths of a ConfigDict to values written as text; raises UserError with every problem at once.
-
-    Names of Choices are set first, each with its new factory's defaults, so that the order of the flags is free.
-    """
-    problems: list[str] = []
-    for path, text in sorted(overrides, key=lambda override: not override[0].endswith(".name")):
-        try:
-            _override(config, path, text)
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(problems))
-
-
-def _override(config: ConfigDict, path: str, text: str) -> None:
-    *parents, leaf = path.split(".")
-    schema: Any = ExperimentConfig
-    node = config
-    for depth, name in enumerate(parents):
-        field, hint = _known(schema, name, path, ".".join(parents[:depth]))
-        if hint is Choice:
-            if depth != len(parents) - 1:
-                raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} holds no groups")
-            _override_choice(node, name, field.metadata["table"], leaf, path, text)
-            return
-        if not dataclasses.is_dataclass(hint):
-            raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} is a value")
-        schema, node = hint, node[name]
-    _, hint = _known(schema, leaf, path, ".".join(parents))
-    if hint is Choice:
-        raise UserError(f"--config.{path} is a choice; set --config.{path}.name={text}")
-    if dataclasses.is_dataclass(hint):
-        names = ", ".join(f"--config.{path}.{name}" for name in list(fields_of(hint))[:3])
-        raise UserError(f"--config.{path} is a group; set one of its options, such as {names}")
-    _assign(node, leaf, parse(text, hint, path))
-
-
-def _known(schema: Any, name: str, path: str, parent: str) -> tuple[dataclasses.Field, Any]:
-    fields = fields_of(schema)
-    if name in fields:
-        return fields[name]
-    here = f"{parent}." if parent else ""
-    near = difflib.get_close_matches(path, all_paths(), n=1, cutoff=0.7)
-    hint = f"did you mean --config.{near[0]}?" if near else registry.did_you_mean(name, fields)
-    raise UserError(f"there is no option --config.{here}{name}; {hint}")
-
-
-def _override_choice(node: ConfigDict, name: str, table: str, leaf: str, path: str, text: str) -> None:
-    if leaf == "name":
-        try:
-            defaults = registry.options(registry.lookup(table, text))
-        except UserError as error:
-            raise UserError(f"--config.{path}: {error}") from None
-        if text != node[name]["name"]:
-            _assign(node, name, ConfigDict({"name": text, **defaults}))
-        return
-    chosen = node[name]["name"]
-    hints = registry.option_types(registry.lookup(table, chosen))
-    if leaf not in hints:
-        raise UserError(f"--config.{path}: {chosen!r} has no option {leaf!r}; {registry.did_you_mean(leaf, hints)}")
-    changed = ConfigDict(node[name].to_dict())
-    with changed.unlocked(), changed.ignore_type():
-        changed[leaf] = parse(text, hints[leaf], path)
-    _assign(node, name, changed)
-
-
-def _assign(node: ConfigDict, name: str, value: Any) -> None:
-    with node.unlocked(), node.ignore_type():  # the value was parsed by the schema's own type
-        node[name] = value
-
-
-def parse(text: str, hint: Any, path: str) -> Any:
-    """Reads a flag's text as its declared type; raises UserError naming what was expected."""
-    kind, optional = without_none(hint)
-    if text in ("None", "none") and optional:
-        return None
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
-            return tuple(parse(part.strip(), item, path) for part in text.strip("()[]").split(",") if part.strip())
-        return text if kind in (str, Any) else kind(text)
-    except (ValueError, KeyError):
-        expected = type_name(kind) + (" or None" if optional else "")
-        raise UserError(f"--config.{path}={text} must be {expected}") from None
-
-
-def all_paths(schema: Any = ExperimentConfig, prefix: str = "") -> list[str]:
-    """Returns the dotted path of every option of the schema; of a Choice, its name's."""
-    paths: list[str] = []
-    for name, (_, hint) in fields_of(schema).items():
-        if hint is Choice:
-            paths.append(f"{prefix}{name}.name")
-        elif dataclasses.is_dataclass(hint):
-            paths.extend(all_paths(hint, f"{prefix}{name}."))
-        else:
-            paths.append(f"{prefix}{name}")
-    return paths

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gptjax import flags
+
 HELP = """\
 usage: python -m gptjax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.a.b=VALUE ...]
 
@@ -36,22 +38,9 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv or "-h" in argv:  # answered before anything heavy is imported
         print(HELP, end="")
         return 0
-    from gptjax.types import UserError
+    from gptjax import config, distributed, overrides
 
-    try:
-        return _run(argv)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # once the loop runs, it handles signals itself
-        print("stopped before the first step; run the same command to start", file=sys.stderr)
-        return 130
-
-
-def _run(argv: Sequence[str]) -> int:
-    from gptjax import config, distributed, flags
-
-    arguments, overrides = flags.split_overrides(argv)
+    arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir")
@@ -59,10 +48,10 @@ def _run(argv: Sequence[str]) -> int:
     parser.add_argument("--allow_change", action="append", default=[])
     args = parser.parse(arguments)
 
-    experiment = flags.load_experiment(args.config)
-    flags.apply_overrides(experiment, overrides)
-    cfg = config.from_config_dict(experiment)
-    config.validate(cfg, distributed.start())
+    experiment = overrides.load_experiment(args.config)
+    overrides.apply(experiment, changes)
+    cfg = config.from_config_dict(experiment, args.config)
+    config.validate(cfg, distributed.start(), args.config)
 
     from gptjax import run
 
@@ -74,4 +63,4 @@ def _run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(flags.exit_code(main, sys.argv[1:]))

@@ -4,7 +4,7 @@ Shapes: B batch (sequences), T position in the sequence.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,6 +17,13 @@ Metrics = Mapping[str, tuple[Array, Array]]  # name -> (sum, count): a mean is t
 
 class UserError(ValueError):
     """A mistake that the user can mend; entry points print it as plain lines and exit with 2, without a traceback."""
+
+    @classmethod
+    def join(cls, subject: str, problems: Sequence[str]) -> "UserError":
+        """Makes one error of several problems, so that they are mended in one go: a line each below the subject."""
+        if len(problems) == 1:
+            return cls(problems[0])
+        return cls("\n  ".join([f"{subject} ({len(problems)} problems):", *problems]))
 
 
 class Batch(NamedTuple):

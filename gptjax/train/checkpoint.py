@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from gptjax.train.state import TrainState
+from gptjax.train.workdir import Workdir
 from gptjax.types import Params, UserError
 
 METRIC = "valid_loss"
@@ -71,10 +72,15 @@ class Checkpoints:
         except OSError as error:
             raise self._unsaved(None, error) from error
 
-    def close(self) -> None:
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Waits for a save under way and closes."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def meta(self, step: int) -> dict[str, Any]:
         """Returns what was saved beside the arrays: step, config, data fingerprint."""
@@ -116,6 +122,25 @@ class Checkpoints:
             f"{what} could not be written to {self._directory} ({error.strerror or error}); "
             f"committed steps: {kept}; make room or permission, and run the same command again"
         )
+
+
+def open_checkpoint(workdir: Workdir, which: str | int) -> tuple[Checkpoints, int]:
+    """Opens a workdir's checkpoints to read one: "latest", "best" or a step; raises UserError where there is none."""
+    workdir.read_config()  # says so where this is no workdir
+    checkpoints = Checkpoints(workdir.checkpoints, read_only=True) if workdir.checkpoints.is_dir() else None
+    steps = checkpoints.steps() if checkpoints is not None else []
+    if checkpoints is None or not steps:
+        raise UserError(f"{workdir.path} has no checkpoint yet; train it first")
+    if which == "latest":
+        return checkpoints, steps[-1]
+    if which == "best":
+        best = checkpoints.best()
+        if best is None:
+            raise UserError(f"{workdir.path} has no evaluated checkpoint; take the latest, or a step of {steps}")
+        return checkpoints, best[0]
+    if which not in steps:
+        raise UserError(f"{workdir.path} has no checkpoint of step {which}; there are {', '.join(map(str, steps))}")
+    return checkpoints, int(which)
 
 
 def _metric(metrics: dict[str, float]) -> float:

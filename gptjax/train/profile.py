@@ -14,14 +14,27 @@ class Profiler:
     def __init__(self, cfg: ProfileConfig, directory: Path):
         self._first, self._last = (cfg.steps[0], cfg.steps[-1]) if cfg.steps else (None, None)
         self._directory = str(directory)
+        self._tracing = False
+
+    def __enter__(self) -> "Profiler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()  # a run may end within the steps to trace
 
     def before(self, step: int) -> None:
         """Called before a step is dispatched."""
         if step == self._first:
             jax.profiler.start_trace(self._directory)
+            self._tracing = True
 
     def after(self, step: int, result: Any) -> None:
         """Called once a step was dispatched; the trace ends when its result is there."""
         if step == self._last:
             jax.block_until_ready(result)
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._tracing:
             jax.profiler.stop_trace()
+            self._tracing = False

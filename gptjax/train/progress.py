@@ -64,8 +64,10 @@ class Display:
                 left = f"  {duration((num_steps - row['step']) * row['step_seconds'])} left"
             self.say(f"step {row['step']}/{num_steps}  {row['split']}  {text}{left}")
 
-    def close(self) -> None:
-        """Closes the log."""
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._log is not None:
             self._log.close()
             self._log = None

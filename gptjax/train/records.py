@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gptjax.distributed import is_primary
 from gptjax.train.metrics import MetricsFile, finite
 from gptjax.train.progress import Display
 from gptjax.train.workdir import Workdir
@@ -11,14 +12,24 @@ from gptjax.types import Metrics
 
 
 class Records:
-    """Rows by step and split; only the primary process has them."""
+    """Rows by step and split; the primary process keeps them, in the others nothing is written."""
 
     def __init__(self, workdir: Workdir, display: Display, start_step: int, num_steps: int):
         """Opens the records of a run that continues after `start_step`; later rows are cut off."""
+        self.directory = workdir.path
         self._display = display
         self._num_steps = num_steps
-        self._metrics = MetricsFile(workdir.metrics, start_step)
-        self._board = TensorBoard(workdir.path, start_step)
+        if is_primary():
+            self._metrics = MetricsFile(workdir.metrics, start_step)
+            self._board = TensorBoard(workdir.path, start_step)
+
+    def __enter__(self) -> "Records":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if is_primary():
+            self._metrics.close()
+            self._board.close()
 
     def train_row(
         self, step: int, tokens_seen: int, metrics: Metrics, speed: Mapping[str, float | None], norms: Mapping[str, Any]
@@ -47,6 +58,8 @@ class Records:
         self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **means}, {})
 
     def _write(self, row: Mapping[str, Any], also: Mapping[str, float | None]) -> None:
+        if not is_primary():
+            return
         self._metrics.write(row)
         numbers = {name: value for name, value in row.items() if name not in ("step", "split", "batch_checksum")}
         scalars = {f"{row['split']}/{name}": value for name, value in {**numbers, **also}.items()}
@@ -55,14 +68,11 @@ class Records:
 
     def text(self, step: int, name: str, text: str) -> None:
         """Writes a text to TensorBoard."""
-        self._board.text(step, name, text)
+        if is_primary():
+            self._board.text(step, name, text)
 
     def sync(self) -> None:
         """Forces everything to disk."""
-        self._metrics.sync()
-        self._board.flush()
-
-    def close(self) -> None:
-        """Closes the files."""
-        self._metrics.close()
-        self._board.close()
+        if is_primary():
+            self._metrics.sync()
+            self._board.flush()

@@ -1,6 +1,8 @@
 """How fast a run is, and against what: tokens per second and model FLOP utilisation (PaLM, arXiv 2204.02311 app. B)."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +51,6 @@ class Meter:
         self._tokens_per_step = tokens_per_step
         self._flops_per_step = flops_per_step
         self._peak = peak
-        self.restart()
-
-    def restart(self) -> None:
-        """Forgets what was measured; called after evaluation and checkpoints, whose time is not the step's."""
         self._start = time.perf_counter()
         self._steps = 0
 
@@ -60,10 +58,18 @@ class Meter:
         """Counts a step that has arrived."""
         self._steps += 1
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves out the time within: evaluation and checkpoints are not the step's."""
+        since = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - since
+
     def read(self) -> dict[str, float | None]:
-        """Returns tokens_per_second, step_seconds and mfu since the last reading, and restarts."""
-        seconds = max(time.perf_counter() - self._start, 1e-9) / max(self._steps, 1)
-        self.restart()
+        """Returns tokens_per_second, step_seconds and mfu since the last reading, and starts over."""
+        now = time.perf_counter()
+        seconds = max(now - self._start, 1e-9) / max(self._steps, 1)
+        self._start, self._steps = now, 0
         return {
             "tokens_per_second": self._tokens_per_step / seconds,
             "step_seconds": seconds,

@@ -37,7 +37,8 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
 
 
 def test_the_best_is_still_known_after_a_restart(tmp_path):
-    saved(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0}).close()
+    with saved(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0}):
+        pass
     checkpoints = saved(tmp_path, {4: 4.0, 5: None})
     assert checkpoints.steps() == [1, 4, 5]
     assert checkpoints.best() == (1, 1.0)
@@ -69,19 +70,20 @@ def test_a_save_is_not_changed_by_what_comes_after(tmp_path):
 
 def test_a_torn_save_is_never_chosen(tmp_path):
     """A folder that was not committed is no checkpoint, and opening sweeps it away."""
-    saved(tmp_path, {1: None}).close()
+    with saved(tmp_path, {1: None}):
+        pass
     torn = tmp_path / "2.orbax-checkpoint-tmp"
     (torn / "params").mkdir(parents=True)
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.latest() == 1
-    checkpoints.save(state(2), 2, 0, {}, None)
-    checkpoints.close()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() == 1
+        checkpoints.save(state(2), 2, 0, {}, None)
     assert not torn.exists()
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove"])
 def test_an_unreadable_checkpoint_names_its_folder_and_the_cure(tmp_path, damage):
-    saved(tmp_path, {1: None, 2: None}).close()
+    with saved(tmp_path, {1: None, 2: None}):
+        pass
     files = sorted((path for path in Path(tmp_path / "2" / "params").rglob("*") if path.is_file()), key=os.path.getsize)
     for file in files[-2:]:
         os.truncate(file, 10) if damage == "truncate" else file.unlink()
@@ -97,6 +99,6 @@ def test_a_full_disk_is_said_and_earlier_checkpoints_stay(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
-    with pytest.raises(UserError, match="No space left on device.*committed steps: 1"):
+    with pytest.raises(UserError, match=r"No space left on device.*committed steps: 1"):
         checkpoints.save(state(2), 2, 0, {}, None)
     assert checkpoints.latest() == 1

@@ -9,7 +9,14 @@ import pytest
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import UserError
 
-HOLD = "import sys, time; from gptjax.train.workdir import Workdir; w = Workdir(sys.argv[1]); w.acquire(); print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from gptjax.train.workdir import Workdir
+workdir = Workdir(sys.argv[1])
+workdir.acquire()
+print('held', flush=True)
+time.sleep(60)
+"""
 
 
 def test_a_workdir_in_use_is_refused_and_a_dead_holder_does_not_block(tmp_path):
