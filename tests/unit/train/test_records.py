@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from gptjax.train.progress import Display
 from gptjax.train.records import Records
