@@ -1,0 +1,45 @@
+"""How tokens are chosen and when a text ends. Knows no jax."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """The rules of sampling; sample/logits.py says in which order they apply."""
+
+    temperature: float = 1.0
+    """Logits are divided by it: below 1 is safer, above 1 bolder, 0 always takes the likeliest token (greedy)."""
+    top_k: int | None = None
+    """Only the so many likeliest tokens; None: no limit."""
+    top_p: float | None = None
+    """Only the likeliest tokens that together have this probability (nucleus sampling); None: no limit."""
+    min_p: float | None = None
+    """Only tokens at least this fraction as likely as the likeliest; None: no limit."""
+    repetition_penalty: float = 1.0
+    """Makes tokens that are in the context already less likely; 1 changes nothing, 1.2 is usual."""
+    max_tokens: int = 256
+    """A text ends after so many new tokens at the latest."""
+    stop: tuple[str, ...] = ()
+    """A text ends before the first of these strings."""
+    prompts: tuple[str, ...] = ("",)
+    """What the samples written during training continue; an empty prompt starts a document, () writes none."""
+
+    def validate(self) -> list[str]:
+        """Returns every problem as "field=value is wrong; do this"."""
+        problems = []
+        if not 0 <= self.temperature < math.inf:
+            problems.append(f"temperature={self.temperature} is no number of 0 or more; 0 is greedy, 1 is the model's")
+        if self.top_k is not None and self.top_k < 1:
+            problems.append(f"top_k={self.top_k} is less than 1; choose a number of tokens, or None for no limit")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                problems.append(f"{name}={value} is not above 0 and at most 1; None is no limit")
+        if not 0 < self.repetition_penalty < math.inf:
+            problems.append(f"repetition_penalty={self.repetition_penalty} is not positive; 1 changes nothing")
+        if self.max_tokens < 1:
+            problems.append(f"max_tokens={self.max_tokens} is less than 1; choose a number of tokens")
+        if "" in self.stop:
+            problems.append("stop holds an empty text, which would end everything at once; leave it out")
+        return problems

@@ -1,0 +1,216 @@
+"""Continues token sequences with a cache, in compiled chunks, and shows them as text while they grow.
+
+A prompt enters the cache in one pass, except for its last token, which is the first that a decoding step reads. A token
+depends on the tokens in its context, the seed, its row and its place in the sequence alone: neither the chunk size nor
+the other rows of a batch change it.
+
+A context holds at most `seq_len` tokens. A longer text goes on with the latest half of them, entered anew.
+
+Shapes: B row (one prompt each), T position, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gptjax import model
+from gptjax.model.config import ModelConfig
+from gptjax.sample.config import SampleConfig
+from gptjax.sample.logits import Rules, draw
+from gptjax.types import Array, Params, stream_key
+
+if TYPE_CHECKING:
+    from gptjax.data.tokenizer import Tokenizer
+
+CHUNK = 16
+"""Tokens between two looks of the host: more would be fewer waits, but more surplus after the end of a text."""
+BUCKET = 64
+"""Padded lengths are multiples of it, so that prompts of similar length share a compiled program."""
+
+
+class State(NamedTuple):
+    """What decoding carries from token to token."""
+
+    cache: model.Cache
+    token_B: Array
+    """The last token of each row, not yet in the cache."""
+    position_B: Array
+    """Its position in the context."""
+    seen_BV: Array
+    """Which tokens the context holds."""
+
+
+@partial(jax.jit, static_argnames=("cfg", "length"))
+def prefill(cfg: ModelConfig, params: Params, tokens_BT: Array, length_B: Array, *, length: int) -> State:
+    """Enters prompts, padded on the right, of length_B tokens (at least 1) each into a cache of `length` slots."""
+    B, T = tokens_BT.shape
+    place_T, last_B1 = jnp.arange(T), length_B[:, None] - 1
+    cache = model.init_cache(cfg, B, length)
+    segment_ids_BT = (place_T < last_B1).astype(jnp.int32)
+    _, cache, _ = model.features(cfg, params, tokens_BT, segment_ids_BT=segment_ids_BT, cache=cache)
+    seen_BV = jnp.zeros((B, cfg.padded_vocab_size), bool)
+    seen_BV = seen_BV.at[jnp.arange(B)[:, None], tokens_BT].max(place_T <= last_B1)
+    return State(cache, jnp.take_along_axis(tokens_BT, last_B1, axis=1)[:, 0], last_B1[:, 0], seen_BV)
+
+
+@partial(jax.jit, static_argnames=("cfg", "chunk"), donate_argnames="state")
+def decode(
+    cfg: ModelConfig, params: Params, state: State, rules: Rules, keys_B: Array, start_B: Array, *, chunk: int
+) -> tuple[State, Array]:
+    """Continues each row by `chunk` tokens. Returns the new state, in the memory of the old one, and tokens_BT.
+
+    `keys_B` are the rows' random keys; `start_B` is the place in the whole sequence at which a row's context starts.
+    """
+
+    def step(state: State, _: None) -> tuple[State, Array]:
+        token_B1, position_B1 = state.token_B[:, None], state.position_B[:, None]
+        x_B1D, cache, _ = model.features(cfg, params, token_B1, positions_BT=position_B1, cache=state.cache)
+        logits_BV = model.unembed(cfg, params, x_B1D)[:, 0]
+        position_B = state.position_B + 1
+        token_B = draw(logits_BV, state.seen_BV, jax.vmap(jax.random.fold_in)(keys_B, start_B + position_B), rules)
+        seen_BV = state.seen_BV.at[jnp.arange(len(token_B)), token_B].set(True)
+        return State(cache, token_B, position_B, seen_BV), token_B
+
+    state, tokens_TB = jax.lax.scan(step, state, length=chunk)
+    return state, tokens_TB.T
+
+
+def context_start(length: int, seq_len: int) -> int:
+    """Returns the place at which the context of a sequence's next token starts; it moves by half a context at a time."""
+    stride = max(seq_len // 2, 1)
+    return max(0, -(-(length - seq_len) // stride) * stride)
+
+
+def generate(
+    cfg: ModelConfig,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    sample_cfg: SampleConfig,
+    seed: int,
+    *,
+    eos_id: int | None = None,
+    chunk: int = CHUNK,
+) -> Iterator[list[list[int]]]:
+    """Yields the next tokens of every row, at most `chunk` at a time, until all rows have ended.
+
+    A row ends with `eos_id`, which is yielded, or after `max_tokens`; from then on it yields empty lists. A prompt must
+    hold a token at least.
+    """
+    assert prompts, "there is nothing to continue"
+    assert all(len(prompt) for prompt in prompts), "an empty prompt has no token to go on from"
+    cfg = cfg.resolve()
+    rows = [list(map(int, prompt)) for prompt in prompts]
+    missing = [sample_cfg.max_tokens] * len(rows)
+    longest = max(map(len, rows))
+    length = min(_bucket(longest + sample_cfg.max_tokens), cfg.seq_len)
+    rules = Rules.of(sample_cfg)
+    keys_B = jax.vmap(partial(stream_key, seed, "sample"))(jnp.arange(len(rows)))
+    state, starts = None, [0] * len(rows)
+    while any(missing):
+        if state is None:
+            starts = [context_start(len(row), cfg.seq_len) for row in rows]
+            contexts = [row[start:] for row, start in zip(rows, starts, strict=True)]
+            state = prefill(cfg, params, *_pad(contexts, cfg.seq_len), length=length)
+        state, tokens_BT = decode(cfg, params, state, rules, keys_B, np.asarray(starts, np.int32), chunk=chunk)
+        news = []
+        for r, tokens in enumerate(np.asarray(tokens_BT).tolist()):
+            room = starts[r] + cfg.seq_len + 1 - len(rows[r])  # the token after a full context is still drawn from it
+            new = _until(eos_id, tokens[: max(0, min(missing[r], room))])
+            rows[r] += new
+            missing[r] = 0 if new and new[-1] == eos_id else missing[r] - len(new)
+            news.append(new)
+        yield news
+        if any(missing[r] and len(row) > starts[r] + cfg.seq_len for r, row in enumerate(rows)):
+            state = None  # a context is full
+
+
+def _bucket(length: int) -> int:
+    return -(-length // BUCKET) * BUCKET
+
+
+def _pad(contexts: Sequence[Sequence[int]], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns tokens_BT, padded with zeros to a bucket's length or seq_len, and length_B."""
+    lengths = [len(context) for context in contexts]
+    tokens_BT = np.zeros((len(contexts), min(_bucket(max(lengths)), seq_len)), np.int32)
+    for row, context in zip(tokens_BT, contexts, strict=True):
+        row[: len(context)] = context
+    return tokens_BT, np.asarray(lengths, np.int32)
+
+
+def _until(eos_id: int | None, tokens: list[int]) -> list[int]:
+    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+
+
+class Text:
+    """The text of a row while it grows; what is shown is never taken back."""
+
+    def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str]):
+        self.done = False
+        """Whether the text has ended."""
+        self._tokenizer, self._stop = tokenizer, stop
+        self._tokens: list[int] = []
+        self._shown = 0
+
+    def push(self, tokens: Sequence[int]) -> str:
+        """Takes tokens and returns what can be shown of them; no tokens mean that no more will come."""
+        if self.done:
+            return ""
+        self._tokens += tokens
+        self.done = not tokens
+        text = self._tokenizer.decode(self._tokens)
+        if not self.done:
+            text = text.rstrip("\ufffd")  # perhaps the first bytes of a character whose last are still to come
+        # The string that is complete first ends the text, however many tokens are looked at together.
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.done, text = True, text[: min(found)[1]]
+        elif not self.done:
+            text = text[: len(text) - max((_overlap(text, stop) for stop in self._stop), default=0)]
+        shown, self._shown = self._shown, len(text)
+        return text[shown:]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Returns how many characters at the end of the text may be the beginning of the stop string."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def stream_text(
+    cfg: ModelConfig,
+    params: Params,
+    tokenizer: "Tokenizer",
+    prompts: Sequence[str],
+    sample_cfg: SampleConfig,
+    seed: int,
+    *,
+    chunk: int = CHUNK,
+) -> Iterator[list[str]]:
+    """Yields the next piece of every prompt's continuation, without the prompt, until all have ended.
+
+    An empty prompt goes on from the end-of-document token, or from id 0 where the tokenizer has none.
+    """
+    first = [tokenizer.eos_id or 0]
+    ids = [tokenizer.encode(prompt).tolist() or first for prompt in prompts]
+    texts = [Text(tokenizer, sample_cfg.stop) for _ in prompts]
+    for news in generate(cfg, params, ids, sample_cfg, seed, eos_id=tokenizer.eos_id, chunk=chunk):
+        yield [text.push(new) for text, new in zip(texts, news, strict=True)]
+        if all(text.done for text in texts):
+            return
+    yield [text.push([]) for text in texts]
+
+
+def sample_text(
+    cfg: ModelConfig,
+    params: Params,
+    tokenizer: "Tokenizer",
+    prompts: Sequence[str],
+    sample_cfg: SampleConfig,
+    seed: int,
+) -> list[str]:
+    """Returns the continuation of every prompt, without the prompt."""
+    pieces = stream_text(cfg, params, tokenizer, prompts, sample_cfg, seed)
+    return ["".join(row) for row in zip(*pieces, strict=True)]
