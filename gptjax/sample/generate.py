@@ -67,8 +67,11 @@ def decode(
     """
 
     def step(state: State, _: None) -> tuple[State, Array]:
-        token_B1, position_B1 = state.token_B[:, None], state.position_B[:, None]
-        x_B1D, cache, _ = model.features(cfg, params, token_B1, positions_BT=position_B1, cache=state.cache)
+        # A row that has ended runs on to the end of its chunk: over its own last slot, and no position without a meaning.
+        position_B1 = jnp.minimum(state.position_B, state.cache.length - 1)[:, None]
+        x_B1D, cache, _ = model.features(
+            cfg, params, state.token_B[:, None], positions_BT=position_B1, cache=state.cache
+        )
         logits_BV = model.unembed(cfg, params, x_B1D)[:, 0]
         position_B = state.position_B + 1
         token_B = draw(logits_BV, state.seen_BV, jax.vmap(jax.random.fold_in)(keys_B, start_B + position_B), rules)

@@ -1,0 +1,254 @@
+"""Decoding with a cache: what may not matter (cache, chunks, other rows, meshes) and what ends a text."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax import model
+from gptjax.model.config import ModelConfig
+from gptjax.registry import Choice
+from gptjax.sample import generate as module
+from gptjax.sample.config import SampleConfig
+from gptjax.sample.generate import Text, context_start, decode, generate, prefill, sample_text, stream_text
+from gptjax.sample.logits import Rules
+from gptjax.sharding import Layout, MeshConfig, make_mesh, shardings
+
+GREEDY = SampleConfig(temperature=0.0, max_tokens=20)
+RANDOM = SampleConfig(max_tokens=20)
+PROMPTS = [[5, 3, 8], [1], [2, 7, 1, 8, 2, 8, 1, 8, 2, 8, 4]]
+VARIANTS = {
+    "learned": {},
+    "rotary": {"positions": Choice("rotary")},
+    "none": {"positions": Choice("none")},
+    "grouped_queries": {"num_kv_heads": 2, "positions": Choice("sinusoidal")},
+    "window": {"attention": Choice("causal", {"window": 4}), "positions": Choice("rotary")},
+    "padded_untied": {"vocab_multiple": 64, "tie_embeddings": False, "scan_layers": False},
+}
+
+
+def build(**options):
+    """Returns a config and random parameters, large enough that a token depends on all that came before it."""
+    cfg = ModelConfig(**{"vocab_size": 40, "d_model": 16, "num_layers": 2, "num_heads": 4, "seq_len": 48, **options})
+    return cfg, jax.tree.map(lambda x: 6 * x, model.init_params(cfg, jax.random.key(1)))
+
+
+def tokens_of(cfg, params, prompts, sample_cfg, seed=0, **options):
+    """Returns every row's new tokens."""
+    chunks = list(generate(cfg, params, prompts, sample_cfg, seed, **options))
+    return [sum(row, []) for row in zip(*chunks, strict=True)]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_greedy_with_a_cache_is_greedy_without(name):
+    """Token for token, for prompts of unequal length in one batch."""
+    cfg, params = build(**VARIANTS[name])
+    apply = jax.jit(lambda tokens_BT: model.apply(cfg, params, tokens_BT)[0])
+    rows = tokens_of(cfg, params, PROMPTS, GREEDY)
+    for prompt, new in zip(PROMPTS, rows, strict=True):
+        tokens = list(prompt)
+        for _ in range(GREEDY.max_tokens):
+            padded_BT = jnp.asarray([tokens + [0] * (cfg.seq_len - len(tokens))])
+            tokens.append(int(jnp.argmax(apply(padded_BT)[0, len(tokens) - 1])))
+        assert new == tokens[len(prompt) :]
+    assert len(set(map(tuple, rows))) == len(rows), "the prompts make no difference: the test shows nothing"
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 20, 50])
+def test_the_chunk_makes_no_difference(chunk):
+    """Beyond the end of a context, too: 90 tokens are almost two of them."""
+    cfg, params = build()
+    long = SampleConfig(max_tokens=90, repetition_penalty=1.1)
+    rows = tokens_of(cfg, params, PROMPTS, long)
+    assert tokens_of(cfg, params, PROMPTS, long, chunk=chunk) == rows
+    assert [len(row) for row in rows] == [90] * 3
+
+
+def test_the_other_rows_make_no_difference():
+    """A row is itself alone, beside others and beside longer ones that pad it; its number is part of its randomness."""
+    cfg, params = build()
+    rows = tokens_of(cfg, params, PROMPTS, RANDOM)
+    assert tokens_of(cfg, params, PROMPTS[:1], RANDOM) == rows[:1]
+    assert tokens_of(cfg, params, [PROMPTS[0], [9] * 40, [3]], RANDOM)[0] == rows[0]
+    first, second = tokens_of(cfg, params, [PROMPTS[0]] * 2, RANDOM)
+    assert first != second
+
+
+def test_seeds():
+    cfg, params = build()
+    assert tokens_of(cfg, params, PROMPTS, RANDOM, seed=7) == tokens_of(cfg, params, PROMPTS, RANDOM, seed=7)
+    assert tokens_of(cfg, params, PROMPTS, RANDOM, seed=7) != tokens_of(cfg, params, PROMPTS, RANDOM, seed=8)
+    assert tokens_of(cfg, params, PROMPTS, GREEDY, seed=7) == tokens_of(cfg, params, PROMPTS, GREEDY, seed=8)
+
+
+def test_a_text_can_be_continued_where_it_ended():
+    """The place in the sequence, not the number of the draw, picks the random key."""
+    cfg, params = build()
+    (whole,) = tokens_of(cfg, params, PROMPTS[:1], RANDOM)
+    (rest,) = tokens_of(cfg, params, [PROMPTS[0] + whole[:9]], SampleConfig(max_tokens=11))
+    assert rest == whole[9:]
+
+
+def test_tokens_follow_the_distribution_of_the_model():
+    """The first token of 2,000 rows with one prompt, against softmax; Pearson's chi-square, 1 in 1,000 by chance."""
+    cfg, params = build(vocab_size=5)
+    logits_BTV, _, _ = model.apply(cfg, params, jnp.asarray([[1, 2, 3]]))
+    expected_V = 2000 * jax.nn.softmax(logits_BTV[0, -1])
+    rows = tokens_of(cfg, params, [[1, 2, 3]] * 2000, SampleConfig(max_tokens=1), chunk=1)
+    counts_V = np.bincount(np.ravel(rows), minlength=5)
+    assert ((counts_V - expected_V) ** 2 / expected_V).sum() < 18.5
+
+
+def test_a_context_moves_by_half_when_it_is_full():
+    assert [context_start(n, 8) for n in (1, 8, 9, 12, 13, 16, 17)] == [0, 0, 4, 4, 8, 8, 12]
+    assert [n - context_start(n, 1) for n in (1, 2, 3)] == [1, 1, 1]
+    assert all(1 <= n - context_start(n, 7) <= 7 for n in range(1, 60))
+
+
+def test_beyond_its_context_a_text_goes_on_from_the_latest_half():
+    cfg, params = build(seq_len=16)
+    (new,) = tokens_of(cfg, params, [[1, 2, 3]], SampleConfig(temperature=0.0, max_tokens=40))
+    tokens = [1, 2, 3, *new]
+    for n in (15, 16, 17, 24, 25, 40):
+        context = tokens[context_start(n, 16) : n]
+        logits_BTV, _, _ = model.apply(cfg, params, jnp.asarray([context]))
+        assert tokens[n] == int(jnp.argmax(logits_BTV[0, -1]))
+
+
+def test_a_prompt_longer_than_the_context_counts_with_its_end():
+    cfg, params = build(seq_len=16)
+    prompt = list(range(30))
+    (new,) = tokens_of(cfg, params, [prompt], GREEDY)
+    start = context_start(30, 16)
+    logits_BTV, _, _ = model.apply(cfg, params, jnp.asarray([prompt[start:]]))
+    assert new[0] == int(jnp.argmax(logits_BTV[0, -1]))
+
+
+def test_eos_ends_its_row_alone_and_is_the_last_token():
+    cfg, params = build()
+    free = tokens_of(cfg, params, PROMPTS, GREEDY)
+    eos_id = free[0][5]
+    ended = tokens_of(cfg, params, PROMPTS, GREEDY, eos_id=eos_id)
+    assert ended == [row[: row.index(eos_id) + 1] if eos_id in row else row for row in free]
+    assert len(ended[0]) <= 6
+
+
+def test_decoding_ends_with_the_last_row():
+    cfg, params = build()
+    (row,) = tokens_of(cfg, params, PROMPTS[:1], GREEDY)
+    chunks = list(generate(cfg, params, PROMPTS[:1], GREEDY, 0, eos_id=row[0], chunk=4))
+    assert chunks == [[[row[0]]]]
+
+
+def test_the_cache_is_donated_and_prompts_share_programs():
+    cfg, params = build()
+    prefill.clear_cache()
+    decode.clear_cache()
+    state = prefill(cfg, params, np.ones((1, 48), np.int32), np.array([3]), length=48)
+    keys_B = jax.random.split(jax.random.key(0), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # jax warns where a donated array could not be used
+        after, _ = decode(cfg, params, state, Rules.of(GREEDY), keys_B, np.zeros(1, np.int32), chunk=4)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
+    for prompt in ([1], [1, 2, 3], [4] * 30):
+        tokens_of(cfg, params, [prompt], RANDOM)
+    assert (prefill._cache_size(), decode._cache_size()) == (1, 2)  # the call above had another chunk
+
+
+@pytest.mark.parametrize("rules", ["fsdp", "fsdp_tp"])
+def test_parameters_on_a_mesh_give_the_same_tokens(rules):
+    cfg, params = build()
+    layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), rules)
+    sharded = jax.device_put(params, shardings(layout, model.logical_axes(cfg), params))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tokens_of(cfg, sharded, PROMPTS, RANDOM) == tokens_of(cfg, params, PROMPTS, RANDOM)
+
+
+# ---- text
+
+
+class Letters:
+    """A tokenizer of the UTF-8 bytes, whose id 0 ends a document."""
+
+    vocab_size = 256
+    eos_id = 0
+
+    def encode(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def decode(self, ids):
+        return bytes(i for i in ids if i).decode(errors="replace")
+
+
+def pieces_of(text, stop=(), size=1):
+    """Shows a text that comes in tokens of one byte, `size` at a time."""
+    ids = Letters().encode(text).tolist()
+    shown = Text(Letters(), stop)
+    return [shown.push(ids[at : at + size]) for at in range(0, len(ids), size)] + [shown.push([])]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+@pytest.mark.parametrize(
+    ("text", "stop", "expected"),
+    [
+        ("one two three", (), "one two three"),
+        ("one two three", ("two",), "one "),
+        ("one two three", ("tree", "wo t"), "one t"),
+        ("aaab", ("aab",), "a"),
+        ("abcd", ("abcd", "bc"), "a"),  # bc is complete first
+        ("abc", ("bc", "abc"), ""),  # both are complete at once: the longer one began first
+        ("ends with a hal", ("half",), "ends with a hal"),
+        ("für 1 € 🙂.", ("🙂",), "für 1 € "),
+        ("two", ("two",), ""),
+    ],
+)
+def test_a_text_ends_before_the_first_stop_string(text, stop, expected, size):
+    pieces = pieces_of(text, stop, size)
+    assert "".join(pieces) == expected
+
+
+def test_nothing_is_shown_that_is_cut_or_changed_later():
+    assert pieces_of("a<b<end>", ("<end>",)) == ["a", "", "<b", "", "", "", "", "", ""]
+    assert pieces_of("x€y") == ["x", "", "", "€", "y", ""]
+    assert pieces_of("no", ("nope",)) == ["", "", "no"]
+
+
+def test_bytes_that_never_become_a_character_are_shown_at_the_end():
+    text = Text(Letters(), ())
+    assert [text.push([97, 0xE2]), text.push([0x82]), text.push([])] == ["a", "", "�"]
+
+
+def test_text_of_several_prompts_and_stop_strings_in_the_model():
+    cfg, params = build(vocab_size=256)
+    prompts = ["def f", "", "longer than the others"]
+    free = sample_text(cfg, params, Letters(), prompts, RANDOM, 3)
+    assert len(set(free)) == 3
+    stop = free[0][4:7]
+    stopped = sample_text(cfg, params, Letters(), prompts, SampleConfig(max_tokens=20, stop=(stop,)), 3)
+    assert stopped[0] == free[0][: free[0].index(stop)]
+    streams = [list(stream_text(cfg, params, Letters(), prompts, RANDOM, 3, chunk=chunk)) for chunk in (1, 6)]
+    assert len(streams[0]) > len(streams[1])
+    for pieces in streams:
+        assert ["".join(row) for row in zip(*pieces, strict=True)] == free
+
+
+def test_decoding_ends_when_every_text_has_met_its_stop_string(monkeypatch):
+    """No chunk is computed after that."""
+    cfg, params = build(vocab_size=256)
+    calls = []
+    monkeypatch.setattr(module, "decode", lambda *args, **kwargs: calls.append(1) or decode(*args, **kwargs))
+    (free,) = sample_text(cfg, params, Letters(), ["ab"], SampleConfig(max_tokens=40), 0)
+    assert len(calls) == 3
+    sample_text(cfg, params, Letters(), ["ab"], SampleConfig(max_tokens=40, stop=(free[0],)), 0)
+    assert len(calls) == 4
+
+
+def test_an_empty_prompt_starts_from_the_end_of_a_document():
+    cfg, params = build(vocab_size=256)
+    (text,) = sample_text(cfg, params, Letters(), [""], GREEDY, 0)
+    (new,) = tokens_of(cfg, params, [[0]], GREEDY, eos_id=0)
+    assert text == Letters().decode(new)
