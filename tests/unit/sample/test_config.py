@@ -9,7 +9,14 @@ from gptjax.sample.config import SampleConfig
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature": 0}, {"top_k": 1}, {"top_p": 1.0}, {"min_p": 0.05, "repetition_penalty": 0.9}, {"stop": ("a",)}],
+    [
+        {},
+        {"temperature": 0},
+        {"top_k": 1},
+        {"top_p": 1.0},
+        {"min_p": 0.05, "repetition_penalty": 0.9},
+        {"stop": ("a",)},
+    ],
 )
 def test_what_makes_sense_is_accepted(options):
     assert SampleConfig(**options).validate() == []

@@ -15,8 +15,9 @@ from gptjax.sample.config import SampleConfig
 from gptjax.sample.logits import Rules, draw
 
 # Multiples of 1/4, so that equal logits, and masses that fall short of p by a rounding error, are as common as can be.
-values = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=12)
-quick = settings(max_examples=60, deadline=None)
+# All rows have one length: each new one would compile everything again.
+values = st.lists(st.integers(-20, 20).map(lambda n: n / 4), min_size=8, max_size=8)
+quick = settings(max_examples=40, deadline=None)
 
 
 def keep(rule, row, value):
@@ -26,6 +27,9 @@ def keep(rule, row, value):
     kept_V = np.isfinite(after_V)
     np.testing.assert_array_equal(after_V[kept_V], before_V[kept_V])
     return kept_V.tolist(), before_V
+
+
+compiled_draw = jax.jit(draw)
 
 
 def softmax(x_V):
@@ -38,11 +42,11 @@ def drawn(logits_V, num_draws=1, seen=(), **options):
     logits_BV = jnp.broadcast_to(jnp.asarray(logits_V, jnp.float32), (num_draws, len(logits_V)))
     seen_BV = jnp.zeros(logits_BV.shape, bool).at[:, jnp.asarray(seen, int)].set(True)
     keys_B = jax.random.split(jax.random.key(0), num_draws)
-    return np.asarray(jax.jit(draw)(logits_BV, seen_BV, keys_B, Rules.of(SampleConfig(**options))))
+    return np.asarray(compiled_draw(logits_BV, seen_BV, keys_B, Rules.of(SampleConfig(**options))))
 
 
 @quick
-@given(values, st.integers(1, 15))
+@given(values, st.integers(1, 10))
 def test_top_k_keeps_k_tokens(row, k):
     kept_V, _ = keep(rules.top_k, row, k)
     assert kept_V == [rank < k for rank in range(len(row))]
@@ -103,9 +107,8 @@ def test_temperature_zero_and_nearly_zero_are_finite_at_the_likeliest(row, tempe
 def test_greedy_takes_the_first_of_the_likeliest_whatever_the_filters(row):
     """Ties are common here: the values are coarse."""
     best = int(np.argmax(row))
-    assert drawn(row, 4, temperature=0.0).tolist() == [best] * 4
-    assert drawn(row, 4, top_k=1).tolist() == [best] * 4
-    assert drawn(row, 4, temperature=0.0, top_k=3, top_p=0.9, min_p=0.5).tolist() == [best] * 4
+    for options in ({"temperature": 0.0}, {"top_k": 1}, {"temperature": 0.0, "top_k": 3, "top_p": 0.9, "min_p": 0.5}):
+        assert drawn(row, 4, **options).tolist() == [best] * 4
 
 
 def test_filters_work_on_what_the_one_before_left():
@@ -148,7 +151,7 @@ def test_padding_of_the_vocabulary_is_never_drawn():
 
 
 def test_other_numbers_compile_nothing():
-    compiled = jax.jit(draw)
+    compiled = jax.jit(lambda *args: draw(*args))
     args = jnp.zeros((1, 4)), jnp.zeros((1, 4), bool), jax.random.split(jax.random.key(0), 1)
     for k, temperature in ((1, 0.0), (3, 0.7), (4, 1.0)):
         compiled(*args, Rules.of(SampleConfig(top_k=k, top_p=k / 4, temperature=temperature)))

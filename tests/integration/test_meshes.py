@@ -1,0 +1,104 @@
+"""The mesh, the number of processes, accumulation and remat change how a run is executed, never what it learns."""
+
+import socket
+
+import pytest
+
+from tests.integration.command_line import facts, rows
+
+STEPS = ("--config.optim.num_steps=6", "--config.optim.warmup_steps=2", "--config.evaluation.every=6")
+EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+
+VARIANTS = {
+    "fsdp 8": ((), EIGHT),
+    "replica 8": (("--config.mesh.replica=8",), EIGHT),
+    "replica 2 x fsdp 4": (("--config.mesh.replica=2",), EIGHT),
+    "data parallel": (("--config.mesh.rules=dp",), EIGHT),
+    "tensor 2 x fsdp 4": (("--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp"), EIGHT),
+    "tensor 4 x fsdp 2": (("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), EIGHT),
+    "accumulation 8": (("--config.train.max_sequences_per_device=2",), {}),
+    "accumulation 2 on 8 devices": (("--config.train.max_sequences_per_device=1",), EIGHT),
+    "remat": (("--config.model.remat=full",), {}),
+    "remat of all but products with weights": (("--config.model.remat=minimal",), {}),
+    "unrolled": (("--config.model.scan_layers=False",), {}),
+}
+
+
+@pytest.fixture(scope="module")
+def reference(command_line, text, tmp_path_factory):
+    """The run on one device."""
+    workdir = tmp_path_factory.mktemp("reference") / "run"
+    command_line.train(workdir, f"--config.data.path={text}", *STEPS)
+    return workdir
+
+
+def assert_same_run(workdir, reference):
+    """Asserts identical batches and losses that differ by rounding only."""
+    assert facts(workdir, ["batch_checksum", "learning_rate", "tokens_seen"]) == facts(
+        reference, ["batch_checksum", "learning_rate", "tokens_seen"]
+    )
+    for split in ("train", "valid"):
+        ours, theirs = rows(workdir, split), rows(reference, split)
+        assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=2e-5)
+        assert [row["bits_per_byte"] for row in ours] == pytest.approx([row["bits_per_byte"] for row in theirs], rel=2e-5)
+    ours, theirs = facts(workdir, ["grad_norm"]), facts(reference, ["grad_norm"])
+    for step, (norm,) in theirs.items():
+        assert ours[step][0] == pytest.approx(norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_way_of_execution_does_not_change_the_run(command_line, text, reference, tmp_path, name):
+    arguments, environment = VARIANTS[name]
+    result = command_line.train(tmp_path / "run", f"--config.data.path={text}", *STEPS, *arguments, **environment)
+    assert_same_run(tmp_path / "run", reference)
+    if "accumulation" in name:
+        count = name.split()[1]
+        assert f"{count} x " in next(line for line in result.stdout.splitlines() if line.startswith("batch"))
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def run_two_processes(command_line, *arguments):
+    """Runs a job of two processes with two devices each, joined by jax.distributed."""
+    port = free_port()
+    processes = [
+        command_line.start(
+            "main",
+            *arguments,
+            JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(number),
+            XLA_FLAGS="--xla_force_host_platform_device_count=2",
+        )
+        for number in range(2)
+    ]
+    results = [process.communicate(timeout=200) for process in processes]
+    return [(process.returncode, *result) for process, result in zip(processes, results, strict=True)]
+
+
+@pytest.mark.parametrize("mesh", [(), ("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp")], ids=["fsdp", "tensor"])
+def test_two_processes_are_one_run(command_line, text, reference, tmp_path, mesh):
+    """With a tensor axis across processes both read every row; without, each reads half of them."""
+    command = ("--config=experiments/tiny.py", f"--workdir={tmp_path}/run", f"--config.data.path={text}", *STEPS, *mesh)
+    (code, out, err), (other_code, other_out, _) = run_two_processes(command_line, *command)
+    assert (code, other_code) == (0, 0), err
+    assert "done at step 6" in out
+    assert other_out == ""  # only the primary process speaks
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_one(command_line, text, tmp_path):
+    """And the other way round: the number of processes is no part of the run."""
+    command = ("--config=experiments/tiny.py", f"--workdir={tmp_path}/run", f"--config.data.path={text}", *STEPS)
+    assert [code for code, *_ in run_two_processes(command_line, *command)] == [0, 0]
+    longer = (f"--config.data.path={text}", *STEPS, "--config.optim.num_steps=8", "--allow_change=optim.num_steps")
+    assert "resumed from step 6" in command_line.train(tmp_path / "run", *longer).stdout
+    longer = (*command, "--config.optim.num_steps=10", "--allow_change=optim.num_steps")
+    (code, out, err), _ = run_two_processes(command_line, *longer)
+    assert code == 0, err
+    assert "resumed from step 8" in out
+    assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 11))
