@@ -81,7 +81,7 @@ def gptjax_step(shape: str, dtype: str, seconds: float) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         built = experiment.build(experiment_config(shape, dtype, Path(folder, "text"), Path(folder)))
-        train_step = built.compile_train_step()
+        train_step = built.lower_train_step().compile()
         state = create_state(built.init_params, built.tx, jax.random.key(0), built.abstract)
         batch = next(built.train_batches(0))
 
@@ -179,7 +179,8 @@ MEASUREMENTS = {
 
 def run_alone(name: str, shape: str, dtype: str, seconds: float) -> dict | None:
     """Measures in a new process; None where it cannot run here, with the last line of its error shown."""
-    command = [sys.executable, __file__, f"--only={name}", f"--shape={shape}", f"--dtype={dtype}", f"--seconds={seconds}"]
+    flags = {"only": name, "shape": shape, "dtype": dtype, "seconds": seconds}
+    command = [sys.executable, __file__, *(f"--{flag}={value}" for flag, value in flags.items())]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
     if result.returncode:
         print(f"{name} {shape} {dtype}: {result.stderr.strip().splitlines()[-1]}", file=sys.stderr)

@@ -54,13 +54,13 @@ class Experiment:
         """How a batch of sequences lies on the mesh."""
         return self.layout.sharding(("act_batch", "act_seq"))
 
-    def compile_train_step(self) -> jax.stages.Compiled:
-        """Compiles the training step from shapes alone, before there is a state or a batch."""
+    def lower_train_step(self) -> jax.stages.Lowered:
+        """Traces the training step from shapes alone, before there is a state or a batch; `.compile()` is the next."""
         shape, where = (self.cfg.data.batch_size, self.model.seq_len), self.batch_sharding
         ints = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
         floats = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
         batch = Batch(ints, ints, loss_mask_BT=floats, segment_ids_BT=ints, positions_BT=ints, labels={})
-        return self.train_step.lower(self.abstract, batch).compile()
+        return self.train_step.lower(self.abstract, batch)
 
     def train_batches(self, cursor: int) -> Any:
         """Returns the batches from a cursor on."""
@@ -101,9 +101,9 @@ def sized(cfg: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     return dataclasses.replace(cfg, vocab_size=cfg.vocab_size or tokenizer.vocab_size).resolve()
 
 
-def build(cfg: ExperimentConfig) -> Experiment:
-    """Makes the parts of a run; prepares the corpus where that was not done yet."""
-    corpus = load_corpus(cfg.data)
+def build(cfg: ExperimentConfig, corpus: Corpus | None = None) -> Experiment:
+    """Makes the parts of a run; without a corpus it loads the config's, and prepares it where that was not done yet."""
+    corpus = corpus or load_corpus(cfg.data)
     model_cfg = sized(cfg.model, corpus.tokenizer)
     layout = Layout(make_mesh(cfg.mesh), cfg.mesh.rules)
     task = registry.build(TASKS, cfg.train.task, corpus.tokenizer.token_bytes())

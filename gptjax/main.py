@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from gptjax import config, distributed, overrides
+    from gptjax.data.sources import cache_dir
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = overrides.load_experiment(args.config)
     overrides.apply(experiment, changes)
     cfg = config.from_config_dict(experiment, args.config)
-    config.validate(cfg, distributed.start(), args.config)
+    config.validate(cfg, distributed.start(cache_dir(cfg.data) / "programs"), args.config)
 
     from gptjax import run
 

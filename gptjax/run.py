@@ -47,7 +47,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
                 return 0
         for line in summary(experiment):
             display.say(line)
-        train_step = experiment.compile_train_step()
+        train_step = experiment.lower_train_step().compile()
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
         start = int(state.step)
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
@@ -221,7 +221,7 @@ def check(cfg: ExperimentConfig) -> int:
         display.say(f"{path:36} {count:>14,}  {dims}")
     for line in summary(experiment):
         display.say(line)
-    memory = experiment.compile_train_step().memory_analysis()
+    memory = experiment.lower_train_step().compile().memory_analysis()
     sizes = {"state and batch": memory.argument_size_in_bytes, "activations": memory.temp_size_in_bytes}
     display.say(
         "memory    " + ", ".join(f"{name} {size / 2**20:,.1f} MiB" for name, size in sizes.items()) + " a device"

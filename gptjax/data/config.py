@@ -62,5 +62,5 @@ class DataConfig:
         try:
             find(self)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(f"source: {error}" if self.path is None else f"path={error}")
         return problems

@@ -6,6 +6,7 @@ replaced by U+FFFD and counted.
 """
 
 import codecs
+import contextlib
 import dataclasses
 import glob
 import gzip
@@ -24,6 +25,9 @@ PIECE_CHARS = 1 << 17
 """Longest piece of a document, in characters: the memory of a reader, and the unit that a tokenizer sees."""
 _READ_BYTES = 1 << 20
 _ROWS = (".jsonl", ".parquet")
+_COMPRESSED = (".gz", ".zst")
+PACKED = (*_COMPRESSED, ".parquet")
+"""Suffixes of files that are smaller than their text."""
 
 
 class Piece(NamedTuple):
@@ -51,7 +55,7 @@ class Tally:
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
-    """Returns the files that paths stand for, without repetition; raises UserError for one that stands for none.
+    """Returns the files that paths stand for, once each; a UserError begins with the path that stands for none.
 
     A path is a file, a glob (** for any depth) or a folder. A folder means all regular files below it but hidden ones
     and those that are plainly no text: no known suffix, and a zero byte among the first 8192.
@@ -63,14 +67,16 @@ def expand(patterns: Sequence[str]) -> list[Path]:
             found = walk(path)
             if not found:
                 raise UserError(f"{pattern!r} is a folder without a text file in it")
-        elif path.exists():
+        elif path.is_file():
             found = [path]
+        elif path.exists():
+            raise UserError(f"{pattern!r} is neither a file nor a folder")
         elif glob.has_magic(pattern):
             found = [Path(name) for name in glob.glob(str(path), recursive=True) if os.path.isfile(name)]
             if not found:
                 raise UserError(f"{pattern!r} matches no file; check the pattern (** matches folders at any depth)")
         else:
-            raise UserError(f"{pattern!r} does not exist")
+            raise UserError(f"{pattern!r} does not exist; give a file, a folder or a glob")
         files.update((Path(os.path.realpath(file)), Path(os.path.abspath(file))) for file in found)
     return [file for _, file in sorted(files.items())]
 
@@ -86,15 +92,15 @@ def walk(folder: Path) -> list[Path]:
 
 
 def _is_text(file: Path) -> bool:
-    if file.suffix in (".gz", ".zst") or file.suffix in _ROWS:
+    if file.suffix in (*_COMPRESSED, *_ROWS):
         return True
-    with _reading(file), open(file, "rb") as stream:
+    with reading(file), open(file, "rb") as stream:
         return b"\0" not in stream.read(8192)
 
 
 def is_rows(file: Path) -> bool:
     """Whether the documents of a file are rows, whose text stands in a named field."""
-    return (file.with_suffix("") if file.suffix in (".gz", ".zst") else file).suffix in _ROWS
+    return (file.with_suffix("") if file.suffix in _COMPRESSED else file).suffix in _ROWS
 
 
 # ---- reading
@@ -106,7 +112,7 @@ def pieces(file: Path, field: str, tally: Tally) -> Iterator[Piece]:
     A longer document is cut after the last line end that fits, or where none does, at the limit. Raises UserError for
     a file that cannot be read, and for a row without the field.
     """
-    with _reading(file):
+    with reading(file):
         if file.suffix == ".parquet":
             documents = _parquet(file, field)
         elif is_rows(file):
@@ -251,14 +257,10 @@ def optional(module: str, file: Path) -> None:
         raise UserError(f"{file} needs {module}, which is not installed; pip install 'gptjax[tasks]'") from None
 
 
-class _reading:
+@contextlib.contextmanager
+def reading(file: Path | str) -> Iterator[None]:
     """Turns what the operating system has against a file into a UserError."""
-
-    def __init__(self, file: Path):
-        self._file = file
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        if isinstance(error, OSError):
-            raise UserError(f"{self._file} cannot be read ({error.strerror or error})") from None
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror or error})") from None

@@ -52,6 +52,7 @@ def prefill(cfg: ModelConfig, params: Params, tokens_BT: Array, length_B: Array,
     cache = model.init_cache(cfg, B, length)
     segment_ids_BT = (place_T < last_B1).astype(jnp.int32)
     _, cache, _ = model.features(cfg, params, tokens_BT, segment_ids_BT=segment_ids_BT, cache=cache)
+    assert cache is not None
     seen_BV = jnp.zeros((B, cfg.padded_vocab_size), bool)
     seen_BV = seen_BV.at[jnp.arange(B)[:, None], tokens_BT].max(place_T <= last_B1)
     return State(cache, jnp.take_along_axis(tokens_BT, last_B1, axis=1)[:, 0], last_B1[:, 0], seen_BV)
@@ -66,12 +67,13 @@ def decode(
     `keys_B` are the rows' random keys; `start_B` is the place in the whole sequence at which a row's context starts.
     """
 
-    def step(state: State, _: None) -> tuple[State, Array]:
-        # A row that has ended runs on to the end of its chunk: over its own last slot, and no position without a meaning.
+    def step(state: State, none: None) -> tuple[State, Array]:
+        # A row that has ended runs on to the end of its chunk, at its last slot: no position is beyond the model's.
         position_B1 = jnp.minimum(state.position_B, state.cache.length - 1)[:, None]
         x_B1D, cache, _ = model.features(
             cfg, params, state.token_B[:, None], positions_BT=position_B1, cache=state.cache
         )
+        assert cache is not None
         logits_BV = model.unembed(cfg, params, x_B1D)[:, 0]
         position_B = state.position_B + 1
         token_B = draw(logits_BV, state.seen_BV, jax.vmap(jax.random.fold_in)(keys_B, start_B + position_B), rules)
@@ -83,7 +85,7 @@ def decode(
 
 
 def context_start(length: int, seq_len: int) -> int:
-    """Returns the place at which the context of a sequence's next token starts; it moves by half a context at a time."""
+    """Returns the place at which the context of a sequence's next token starts; it moves by half contexts."""
     stride = max(seq_len // 2, 1)
     return max(0, -(-(length - seq_len) // stride) * stride)
 

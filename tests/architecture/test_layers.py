@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "overrides": {*BASE, "config"},
     "experiment": {*BASE, "sharding", "model", "optim", "data", "tasks", "train", "config"},
     "run": {*BASE, "distributed", "model", "data", "sample", "train", "config", "experiment"},
-    "main": {"config", "flags", "overrides", "distributed", "run"},
+    "main": {"data", "config", "flags", "overrides", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
     "sample.__main__": {*BASE, "sample", "data", "distributed", "flags", "run"},
 }

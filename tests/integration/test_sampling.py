@@ -39,7 +39,7 @@ def test_the_run_wrote_a_sample(workdir):
 
 
 def test_text_in_a_pipe_and_on_a_terminal(workdir):
-    """One seed gives one text, beside other prompts in a pipe as well as streamed to a terminal; another seed another."""
+    """One seed gives one text, beside others in a pipe as well as streamed to a terminal; another seed another."""
     piped = sample(workdir, f"--prompt={PROMPT}", "--prompt=", "--seed=3")
     assert (piped.returncode, piped.stderr) == (0, "")
     assert piped.stdout.startswith(f"=== prompt 1 of 2\n{PROMPT}")

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from itertools import chain
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def build(**options):
 def tokens_of(cfg, params, prompts, sample_cfg, seed=0, **options):
     """Returns every row's new tokens."""
     chunks = list(generate(cfg, params, prompts, sample_cfg, seed, **options))
-    return [sum(row, []) for row in zip(*chunks, strict=True)]
+    return [list(chain.from_iterable(row)) for row in zip(*chunks, strict=True)]
 
 
 @partial(jax.jit, static_argnames="cfg")
@@ -112,6 +113,15 @@ def test_beyond_its_context_a_text_goes_on_from_the_latest_half():
     tokens = [1, 2, 3, *new]
     for n in (47, 48, 49, 50, 72, 73, 90):
         assert tokens[n] == likeliest(cfg, params, tokens[context_start(n, 48) : n])
+
+
+def test_randomness_does_not_repeat_when_the_context_moves():
+    """Of a model without preferences the tokens are the randomness alone."""
+    cfg, params = build()
+    flat = jax.tree.map(jnp.zeros_like, params)
+    (tokens,) = tokens_of(cfg, flat, [[1]], SampleConfig(max_tokens=90))
+    assert tokens[24:48] != tokens[48:72]
+    assert len(set(tokens)) > 20
 
 
 def test_a_prompt_longer_than_the_context_counts_with_its_end():
