@@ -10,9 +10,9 @@ from experiments import base
 
 def get_config():
     config = base.get_config()
-    config.model.update(num_layers=2, num_heads=4, d_model=64, seq_len=64)
+    config.model.update(num_layers=2, num_heads=4, d_model=128, seq_len=64)
     config.data.tokenizer = {"name": "byte"}
-    config.data.batch_size = 8
+    config.data.batch_size = 32
     config.optim.update(peak_lr=3e-3, num_steps=100, warmup_steps=10)
     config.train.log_every = 1
     config.evaluation.update(every=50, num_windows=256)

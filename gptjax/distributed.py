@@ -9,18 +9,19 @@ import absl.logging
 import jax
 import numpy as np
 
+from gptjax.cache import cache_home
 from gptjax.types import UserError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def start(cache: Path) -> int:
-    """Chooses the platform, keeps compiled programs in the folder `cache`, joins the job; returns its device count."""
+def start() -> int:
+    """Chooses the platform, keeps compiled programs for the next start, joins the job; returns its device count."""
     if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_tpu():
         # libtpu may be installed for its compiler alone; jax would try for long to start a TPU that is not there.
         jax.config.update("jax_platforms", "cuda,cpu" if Path("/dev/nvidiactl").exists() else "cpu")
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_compilation_cache_dir", str(cache_home() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports every save at lower levels
     join()

@@ -39,7 +39,6 @@ def main(argv: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from gptjax import config, distributed, overrides
-    from gptjax.data.sources import cache_dir
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -52,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = overrides.load_experiment(args.config)
     overrides.apply(experiment, changes)
     cfg = config.from_config_dict(experiment, args.config)
-    config.validate(cfg, distributed.start(cache_dir(cfg.data) / "programs"), args.config)
+    config.validate(cfg, distributed.start(), args.config)
 
     from gptjax import run
 

@@ -22,7 +22,8 @@ Turns text into token shards; train on them with --config.data.path=DIR. Interru
                         .gz and .zst are unpacked; a row of .jsonl or .parquet is a document, and so is any other file
   --output=DIR          where token shards, tokenizer and manifest.json go
   --tokenizer=byte      byte, char, bpe, bpe:VOCAB_SIZE (trained on the training split),
-                        or a path: tokenizer.json, a folder with GPT-2's encoder.json and vocab.bpe, a saved tokenizer
+                        or a path: tokenizer.json, a folder with GPT-2's encoder.json and vocab.bpe,
+                        or a run or a prepared folder, whose tokenizer is taken
   --field=text          where the text stands in a row of .jsonl and .parquet
   --valid_fraction=0.1  part for validation: of the characters of one file, or of several files, by their names' hash
   --workers=N           processes (default: one for each core; one alone for little text); changes no result
@@ -80,13 +81,16 @@ def main(argv: Sequence[str]) -> int:
 
 def tokenizer_choice(text: str) -> Choice:
     """Reads the value of --tokenizer; raises UserError where it names neither a tokenizer nor a path."""
-    from gptjax.data.tokenizer import TOKENIZERS
+    from gptjax.data.tokenizer import CONFIG, TOKENIZERS
 
     name, _, vocab_size = text.partition(":")
     if text in TOKENIZERS:
         return Choice(text)
     if name == "bpe" and vocab_size.isdecimal():
         return Choice("bpe", {"vocab_size": int(vocab_size)})
+    for folder in (Path(text), Path(text, "tokenizer")):
+        if (folder / CONFIG).is_file():
+            return Choice("gptjax.data.prepare:saved", {"path": str(folder)})
     if Path(text).exists():
         return Choice("bpe", {"path": text})
     raise UserError(f"--tokenizer={text} is neither a tokenizer nor a path; {did_you_mean(name, TOKENIZERS)}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax import registry
+from gptjax.cache import cache_home
 from gptjax.data import prepare
 from gptjax.data.config import DataConfig
 from gptjax.data.console import Console
@@ -196,11 +197,7 @@ def open_corpus(folders: Sequence[Path], parts: Sequence[Text | Prepared], *, ve
 
 def cache_dir(cfg: DataConfig) -> Path:
     """Returns the folder that prepared text is kept in."""
-    if cfg.cache_dir is not None:
-        return Path(cfg.cache_dir).expanduser()
-    if "GPTJAX_CACHE" in os.environ:
-        return Path(os.environ["GPTJAX_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptjax"
+    return cache_home() if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser()
 
 
 def _cached_tokenizer(choice: Choice, texts: Sequence[Text], root: Path, console: Console) -> Tokenizer:

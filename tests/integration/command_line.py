@@ -46,7 +46,9 @@ class CommandLine:
 
     def train(self, workdir: Path, *arguments: object, experiment: str = "tiny", **environment: str):
         """Runs an experiment in a workdir and asserts that it ends well."""
-        result = self.run("main", f"--config=experiments/{experiment}.py", f"--workdir={workdir}", *arguments, **environment)
+        result = self.run(
+            "main", f"--config=experiments/{experiment}.py", f"--workdir={workdir}", *arguments, **environment
+        )
         assert result.returncode == 0, result.stderr
         return result
 

@@ -130,7 +130,9 @@ def test_an_unreadable_checkpoint_is_named_and_the_one_before_is_the_cure(comman
     for file in (workdir / "checkpoints" / "40" / "params").rglob("*"):
         if file.is_file():
             os.truncate(file, file.stat().st_size // 2)
-    result = command_line.run("main", TINY, f"--workdir={workdir}", "--mode=evaluate", f"--config.data.path={text}", *SHORT)
+    result = command_line.run(
+        "main", TINY, f"--workdir={workdir}", "--mode=evaluate", f"--config.data.path={text}", *SHORT
+    )
     assert_plain_mistake(result, ["checkpoints/40 cannot be read", "go on from step 30"])
     shutil.rmtree(workdir / "checkpoints" / "40")
     assert "resumed from step 30" in command_line.train(workdir, f"--config.data.path={text}", *SHORT).stdout

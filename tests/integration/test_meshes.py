@@ -40,7 +40,9 @@ def assert_same_run(workdir, reference):
     for split in ("train", "valid"):
         ours, theirs = rows(workdir, split), rows(reference, split)
         assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=2e-5)
-        assert [row["bits_per_byte"] for row in ours] == pytest.approx([row["bits_per_byte"] for row in theirs], rel=2e-5)
+        assert [row["bits_per_byte"] for row in ours] == pytest.approx(
+            [row["bits_per_byte"] for row in theirs], rel=2e-5
+        )
     ours, theirs = facts(workdir, ["grad_norm"]), facts(reference, ["grad_norm"])
     for step, (norm,) in theirs.items():
         assert ours[step][0] == pytest.approx(norm, rel=1e-3)
@@ -80,7 +82,9 @@ def run_two_processes(command_line, *arguments):
     return [(process.returncode, *result) for process, result in zip(processes, results, strict=True)]
 
 
-@pytest.mark.parametrize("mesh", [(), ("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp")], ids=["fsdp", "tensor"])
+@pytest.mark.parametrize(
+    "mesh", [(), ("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp")], ids=["fsdp", "tensor"]
+)
 def test_two_processes_are_one_run(command_line, text, reference, tmp_path, mesh):
     """With a tensor axis across processes both read every row; without, each reads half of them."""
     command = ("--config=experiments/tiny.py", f"--workdir={tmp_path}/run", f"--config.data.path={text}", *STEPS, *mesh)

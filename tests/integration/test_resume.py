@@ -102,7 +102,9 @@ def test_a_second_signal_exits_at_once_and_tears_nothing(command_line, text, tmp
 
 
 def test_a_run_that_is_done_says_so_and_changes_nothing(command_line, text, finished):
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name == "metrics.jsonl"}
+    before = {
+        path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name == "metrics.jsonl"
+    }
     result = command_line.train(finished, f"--config.data.path={text}", *SHORT)
     assert "done at step 40" in result.stdout
     assert before == {path: path.stat().st_mtime_ns for path in before}

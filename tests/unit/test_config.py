@@ -53,7 +53,7 @@ def test_unknown_keys_and_wrong_types_are_told_together():
     plain["data"]["tokenizer"] = "char"
     with pytest.raises(UserError) as error:
         from_config_dict(plain)
-    for word in ("model.num_layer; did you mean num_layers?", "optim.peak_lr='high'", "data.tokenizer='char'"):
+    for word in ("model.num_layer; did you mean num_layers", "optim.peak_lr='high'", "data.tokenizer='char'"):
         assert word in str(error.value)
 
 
@@ -87,7 +87,12 @@ def test_how_a_run_is_executed_is_no_part_of_it():
 
 @pytest.mark.parametrize(
     "groups",
-    [{"model": {"d_model": 96}}, {"optim": {"num_steps": 5}}, {"data": {"batch_size": 3}}, {"optim": {"schedule": Choice("wsd")}}],
+    [
+        {"model": {"d_model": 96}},
+        {"optim": {"num_steps": 5}},
+        {"data": {"batch_size": 3}},
+        {"optim": {"schedule": Choice("wsd")}},
+    ],
 )
 def test_what_changes_the_result_is_part_of_it(groups):
     assert fingerprint(change(**groups)) != fingerprint(ExperimentConfig())

@@ -17,7 +17,9 @@ def apply(*flags):
 
 
 def test_values_have_their_declared_type():
-    cfg = apply("optim.peak_lr=3", "seed=7", "model.use_bias=False", "model.d_ff=96", "profile.steps=3,5", "model.remat=full")
+    cfg = apply(
+        "optim.peak_lr=3", "seed=7", "model.use_bias=False", "model.d_ff=96", "profile.steps=3,5", "model.remat=full"
+    )
     assert (cfg.optim.peak_lr, type(cfg.optim.peak_lr)) == (3.0, float)
     assert (cfg.seed, cfg.model.use_bias, cfg.model.d_ff, cfg.profile.steps) == (7, False, 96, (3, 5))
 
@@ -49,7 +51,9 @@ def test_a_new_name_drops_the_old_options_and_the_same_name_keeps_them():
 
 
 def test_a_name_with_a_colon_is_imported_with_its_options(tmp_path, monkeypatch):
-    (tmp_path / "my_idea.py").write_text("def flat(peak_lr, steps, *, scale: float = 2.0):\n    return lambda step: peak_lr * scale\n")
+    (tmp_path / "my_idea.py").write_text(
+        "def flat(peak_lr, steps, *, scale: float = 2.0):\n    return lambda step: peak_lr * scale\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     schedule = apply("optim.schedule.name=my_idea:flat", "optim.schedule.scale=3").optim.schedule
     assert schedule == Choice("my_idea:flat", {"scale": 3.0})

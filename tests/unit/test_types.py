@@ -15,7 +15,9 @@ def test_streams_and_steps_differ_and_repeat():
 
 
 def test_a_stream_is_the_same_in_another_process():
-    code = "import jax; from gptjax.types import stream_key; print(jax.random.key_data(stream_key(7, 'init', 3)).tolist())"
+    code = (
+        "import jax; from gptjax.types import stream_key; print(jax.random.key_data(stream_key(7, 'init', 3)).tolist())"
+    )
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert other.strip() == str(jax.random.key_data(stream_key(7, "init", 3)).tolist())
 

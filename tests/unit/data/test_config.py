@@ -1,0 +1,39 @@
+"""What a data config refuses."""
+
+import pytest
+
+from gptjax.data.config import DataConfig
+from gptjax.registry import Choice
+
+
+def test_the_default_is_whole():
+    assert DataConfig().validate() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"valid_fraction": 0.0}, "valid_fraction=0.0 is not between 0 and 1"),
+        ({"valid_fraction": 1.0}, "valid_fraction=1.0 is not between 0 and 1"),
+        ({"packing": "document"}, "packing='document' is unknown; did you mean documents?"),
+        ({"batch_size": 0}, "batch_size=0 is less than 1"),
+        ({"num_threads": -1}, "num_threads=-1 is less than 0"),
+        ({"prefetch": 0}, "prefetch=0 is less than 1"),
+        ({"tokenizer": Choice("bype")}, "tokenizer: there is no 'bype'; did you mean byte?"),
+        ({"path": "none.txt"}, "path='none.txt' does not exist"),
+        ({"source": Choice("text")}, "source: 'text' needs a path"),
+        ({"source": Choice("mixture")}, "source: 'mixture' needs data.source.paths"),
+        ({"source": Choice("mixture", {"paths": ("a", "b"), "weights": (1.0,)})}, "has 2 paths and 1 weights"),
+        ({"source": Choice("mixture", {"paths": ("python_stdlib",), "weights": (0.0,)})}, "has weight 0.0"),
+        ({"source": Choice("mixture", {"paths": ("gone",)})}, "source: 'gone' does not exist"),
+        ({"source": Choice("mixture"), "path": "x"}, "path='x' is set beside source 'mixture'"),
+    ],
+)
+def test_each_mistake_is_one_line_with_its_cure(changes, words):
+    (problem,) = DataConfig(**changes).validate()
+    assert words in problem
+    assert "\n" not in problem
+
+
+def test_all_problems_come_at_once():
+    assert len(DataConfig(valid_fraction=2.0, batch_size=0, packing="x", path="none.txt").validate()) == 4
