@@ -23,7 +23,7 @@ def start() -> int:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax reports every save at lower levels
+    absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax reports every save, and each error that it raises as well
     join()
     return jax.device_count()
 

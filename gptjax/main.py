@@ -14,7 +14,7 @@ from gptjax import flags
 HELP = """\
 usage: python -m gptjax.main --config=FILE [--workdir=DIR] [--mode=MODE] [--config.a.b=VALUE ...]
 
-Trains the experiment in FILE; run again, it resumes from its last checkpoint or says that it is done.
+Trains the experiment in FILE. Run again, it resumes from its last checkpoint or says it is done.
 
   --config=FILE           an experiment, such as experiments/small.py
   --config.a.b=VALUE      changes an option, as in --config.optim.peak_lr=3e-4 (repeatable)

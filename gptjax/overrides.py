@@ -7,6 +7,7 @@ collected first. Every mistake is one line with the nearest valid names.
 import dataclasses
 import difflib
 import importlib.util
+import re
 import traceback
 import typing
 from collections.abc import Sequence
@@ -45,13 +46,15 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
 def load_experiment(path: str) -> ConfigDict:
     """Runs an experiment file and returns its config; a mistake in the file is a UserError with its line."""
     file = Path(path)
+    if file.suffix != ".py":
+        raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
     if not file.is_file():
         near = difflib.get_close_matches(path, [str(p) for p in file.parent.rglob("*.py")], n=1)
         cure = f"did you mean {near[0]}?" if near else "run from the folder that holds experiments/"
         raise UserError(f"there is no experiment file {path!r}; {cure}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -65,7 +68,11 @@ def load_experiment(path: str) -> ConfigDict:
         if not frames[-1].filename.startswith(str(Path(ml_collections.__file__).parent)):
             raise  # a bug in the file, not a wrong option: its traceback helps
         line = next(frame.lineno for frame in reversed(frames) if Path(frame.filename) == file.absolute())
-        reason = str(error).strip("'\"").split(". Other fields")[0].split("\n")[0]
+        reason = str(error).split("\n")[0]
+        unknown = re.search(r'Key "(\w+)" does not exist', reason)
+        if unknown is not None:
+            names = {name.split(".")[-1] for name in all_paths()}
+            reason = f"there is no option {unknown[1]!r}; {registry.did_you_mean(unknown[1], names)}"
         raise UserError(f"{path}:{line}: {reason}") from None
 
 
@@ -112,7 +119,8 @@ def _known(schema: Any, name: str, path: str, parent: str) -> tuple[dataclasses.
     if name in fields:
         return fields[name]
     here = f"{parent}." if parent else ""
-    near = difflib.get_close_matches(path, all_paths(), n=1, cutoff=0.7)
+    elsewhere = [other for other in all_paths() if other.split(".")[-1] == path.split(".")[-1]]
+    near = elsewhere or difflib.get_close_matches(path, all_paths(), n=1, cutoff=0.7)
     hint = f"did you mean --config.{near[0]}?" if near else registry.did_you_mean(name, fields)
     raise UserError(f"there is no option --config.{here}{name}; {hint}")
 

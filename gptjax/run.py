@@ -26,7 +26,7 @@ from gptjax.train.records import Records
 from gptjax.train.signals import StopRequest
 from gptjax.train.state import TrainState, create_state, with_params
 from gptjax.train.step import group_norms
-from gptjax.train.workdir import Workdir
+from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import Metrics, Params, UserError, stream_key
 
 
@@ -180,7 +180,7 @@ def write_samples(
     prompts, tokenizer = experiment.cfg.sample.prompts, experiment.corpus.tokenizer
     texts = sample_text(experiment.model, params, tokenizer, prompts, experiment.cfg.sample, experiment.cfg.seed)
     whole = "\n\n".join(f"{prompt}{text}" for prompt, text in zip(prompts, texts, strict=True))
-    (workdir.samples / f"step-{step}.txt").write_text(whole + "\n", encoding="utf-8")
+    write_atomically(workdir.samples / f"step-{step}.txt", f"{whole}\n")
     records.text(step, "samples", whole)
     display.say(f"sample at step {step}:\n{whole}")
 

@@ -13,12 +13,12 @@ from gptjax.sample.config import SampleConfig
 from gptjax.types import UserError
 
 HELP = """\
-usage: python -m gptjax.sample --workdir=DIR [--prompt=TEXT ...] [--temperature=1] [--max_tokens=256] ...
+usage: python -m gptjax.sample --workdir=DIR [--prompt=TEXT ...] [--temperature=1] ...
 
 Continues each prompt with the model that was trained in DIR, and prints prompt and continuation.
 
   --workdir=DIR             what was trained, such as runs/small
-  --prompt=TEXT             what to continue (repeatable; none: starts a document; -: reads standard input)
+  --prompt=TEXT             what to continue (repeatable); - is standard input, none starts afresh
   --max_tokens=256          at most so many new tokens
   --stop=TEXT               ends the continuation before this text (repeatable)
   --temperature=1           below 1 is safer, above 1 bolder, 0 always takes the likeliest token
@@ -31,7 +31,7 @@ Continues each prompt with the model that was trained in DIR, and prints prompt 
   --help                    this text
 
 The text appears while it is made, on a terminal and with one prompt; otherwise whole.
-Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by a signal.
 """
 
 

@@ -98,12 +98,13 @@ def generate(
     seed: int,
     *,
     eos_id: int | None = None,
+    vocab_size: int | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[list[list[int]]]:
     """Yields the next tokens of every row, at most `chunk` at a time, until all rows have ended.
 
-    A row ends with `eos_id`, which is yielded, or after `max_tokens`; from then on it yields empty lists. A prompt must
-    hold a token at least.
+    A row ends with `eos_id`, which is yielded, or after `max_tokens`; from then on it yields empty lists. Only ids
+    below `vocab_size` are drawn (None: all of the model's). A prompt must hold a token at least.
     """
     assert prompts, "there is nothing to continue"
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no token to go on from"
@@ -112,7 +113,7 @@ def generate(
     missing = [sample_cfg.max_tokens] * len(rows)
     longest = max(map(len, rows))
     length = min(_bucket(longest + sample_cfg.max_tokens), cfg.seq_len)
-    rules = Rules.of(sample_cfg)
+    rules = Rules.of(sample_cfg, vocab_size or cfg.padded_vocab_size)
     keys_B = jax.vmap(partial(stream_key, seed, "sample"))(jnp.arange(len(rows)))
     state, starts = None, [0] * len(rows)
     while any(missing):
@@ -156,19 +157,16 @@ class Text:
     def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str]):
         self.done = False
         """Whether the text has ended."""
-        self._tokenizer, self._stop = tokenizer, stop
-        self._tokens: list[int] = []
-        self._shown = 0
+        self._decoder, self._stop = tokenizer.stream(), stop
+        self._text, self._shown = "", 0
 
     def push(self, tokens: Sequence[int]) -> str:
         """Takes tokens and returns what can be shown of them; no tokens mean that no more will come."""
         if self.done:
             return ""
-        self._tokens += tokens
         self.done = not tokens
-        text = self._tokenizer.decode(self._tokens)
-        if not self.done:
-            text = text.rstrip("\ufffd")  # perhaps the first bytes of a character whose last are still to come
+        self._text += self._decoder.finish() if self.done else "".join(map(self._decoder.push, tokens))
+        text = self._text
         # The string that is complete first ends the text, however many tokens are looked at together.
         found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
         if found:
@@ -201,7 +199,10 @@ def stream_text(
     first = [tokenizer.eos_id or 0]
     ids = [tokenizer.encode(prompt).tolist() or first for prompt in prompts]
     texts = [Text(tokenizer, sample_cfg.stop) for _ in prompts]
-    for news in generate(cfg, params, ids, sample_cfg, seed, eos_id=tokenizer.eos_id, chunk=chunk):
+    tokens = generate(
+        cfg, params, ids, sample_cfg, seed, eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size, chunk=chunk
+    )
+    for news in tokens:
         yield [text.push(new) for text, new in zip(texts, news, strict=True)]
         if all(text.done for text in texts):
             return

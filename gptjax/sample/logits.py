@@ -20,6 +20,8 @@ class Rules(NamedTuple):
     A filter that is None is no part of the program.
     """
 
+    vocab_size: Array
+    """Ids from here on are no tokens of the tokenizer."""
     temperature: Array
     repetition_penalty: Array
     top_k: Array | None
@@ -27,9 +29,9 @@ class Rules(NamedTuple):
     min_p: Array | None
 
     @classmethod
-    def of(cls, cfg: SampleConfig) -> "Rules":
+    def of(cls, cfg: SampleConfig, vocab_size: int) -> "Rules":
         """Picks the numbers out of a config."""
-        return cls(cfg.temperature, cfg.repetition_penalty, cfg.top_k, cfg.top_p, cfg.min_p)
+        return cls(vocab_size, cfg.temperature, cfg.repetition_penalty, cfg.top_k, cfg.top_p, cfg.min_p)
 
 
 def penalize_repetition(logits_BV: Array, seen_BV: Array, penalty: Array) -> Array:
@@ -72,14 +74,17 @@ def min_p(ranked_BV: Array, p: Array) -> Array:
 
 def draw(logits_BV: Array, seen_BV: Array, keys_B: Array, rules: Rules) -> Array:
     """Draws token_B by the rules, each row with its own key; seen_BV marks the tokens in its context."""
-    logits_BV = penalize_repetition(logits_BV.astype(jnp.float32), seen_BV, rules.repetition_penalty)
+    is_token_V = jnp.arange(logits_BV.shape[-1]) < rules.vocab_size
+    logits_BV = jnp.where(is_token_V, logits_BV.astype(jnp.float32), -jnp.inf)
+    logits_BV = penalize_repetition(logits_BV, seen_BV, rules.repetition_penalty)
     logits_BV = apply_temperature(logits_BV, rules.temperature)
-    filters = [(rule, value) for rule, value in zip((top_k, top_p, min_p), rules[2:], strict=True) if value is not None]
-    if not filters:
+    filters = [(top_k, rules.top_k), (top_p, rules.top_p), (min_p, rules.min_p)]
+    if all(value is None for _, value in filters):
         return jax.vmap(jax.random.categorical)(keys_B, logits_BV)
     ids_BV = jnp.argsort(logits_BV, axis=-1, descending=True, stable=True)
     ranked_BV = jnp.take_along_axis(logits_BV, ids_BV, axis=-1)
-    for rule, value in filters:
-        ranked_BV = rule(ranked_BV, value)
+    for keep, value in filters:
+        if value is not None:
+            ranked_BV = keep(ranked_BV, value)
     rank_B = jax.vmap(jax.random.categorical)(keys_B, ranked_BV)
     return jnp.take_along_axis(ids_BV, rank_B[:, None], axis=-1)[:, 0]

@@ -3,6 +3,11 @@
 A checkpoint N is the state after N batches, in four items: params, opt_state, data (the cursor) and meta.
 """
 
+import contextlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +65,17 @@ class Checkpoints:
             data=ocp.args.JsonSave({"cursor": cursor}),
             meta=ocp.args.JsonSave({"step": step, **meta}),
         )
-        try:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._directory).free
+        if free < size // jax.process_count():  # said before the disk is full: records and samples need room as well
+            raise self._unsaved(f"{free / 2**20:,.0f} MiB are free, {size / 2**20:,.0f} MiB are needed")
+        with self._refusals():
             self._manager.save(step, args=items, metrics=None if valid_loss is None else {METRIC: valid_loss})
-        except OSError as error:
-            raise self._unsaved(step, error) from error
 
     def wait(self) -> None:
         """Waits until what was started is committed; raises UserError where the disk refused."""
-        try:
+        with self._refusals():
             self._manager.wait_until_finished()
-        except OSError as error:
-            raise self._unsaved(None, error) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -115,12 +120,25 @@ class Checkpoints:
             )
             raise UserError(f"checkpoint {folder} cannot be read ({type(error).__name__}: {reason}); {cure}") from error
 
-    def _unsaved(self, step: int | None, error: OSError) -> UserError:
-        kept = ", ".join(map(str, self.steps())) or "none"
-        what = "a checkpoint" if step is None else f"checkpoint {step}"
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turns what a full or forbidden disk raises into a UserError."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            # TensorStore raises ValueError for everything; its text holds the system's error.
+            if not isinstance(error, OSError) and "os_error_code" not in str(error):
+                raise
+            # Orbax leaves tasks behind that complain on standard error when the process ends, which it does now.
+            sys.unraisablehook = lambda _: None
+            reason = re.sub(r".*(: |\] )([^:\[]+) \[os_error_code.*", r"\2", str(error), flags=re.DOTALL)
+            raise self._unsaved(reason) from error
+
+    def _unsaved(self, reason: str) -> UserError:
+        committed = ", ".join(map(str, self.steps())) or "none"
         return UserError(
-            f"{what} could not be written to {self._directory} ({error.strerror or error}); "
-            f"committed steps: {kept}; make room or permission, and run the same command again"
+            f"a checkpoint could not be written to {self._directory} ({reason}); committed steps: {committed}; "
+            f"make room, or give permission, and run the same command again"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gptjax.train.workdir import write_atomically, writing
 from gptjax.types import Metrics, UserError
 
 
@@ -43,24 +44,22 @@ class MetricsFile:
         """Opens the file for a run that continues after `last_step`: later rows and a torn last line are cut off."""
         self._path = path
         if path.exists():
-            kept = "".join(line for line in _whole_lines(path) if _row(path, line)["step"] <= last_step)
-            temporary = path.with_name(f"{path.name}.tmp")
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            write_atomically(
+                path, "".join(line for line in _whole_lines(path) if _row(path, line)["step"] <= last_step)
+            )
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a row; numbers keep their full precision."""
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Forces the rows to disk: done before a checkpoint, which must not outlive the rows that led to it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""

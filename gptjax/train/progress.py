@@ -7,6 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gptjax.train.workdir import writing
+
 
 class Display:
     """Speaks for one process; a silent one (not the primary) says nothing and writes nothing."""
@@ -74,8 +76,9 @@ class Display:
 
     def _write(self, text: str) -> None:
         if self._log is not None:
-            self._log.write(text + "\n")
-            self._log.flush()
+            with writing(Path(self._log.name)):
+                self._log.write(text + "\n")
+                self._log.flush()
 
 
 def describe(row: Mapping) -> str:

@@ -64,6 +64,7 @@ class Records:
         numbers = {name: value for name, value in row.items() if name not in ("step", "split", "batch_checksum")}
         scalars = {f"{row['split']}/{name}": value for name, value in {**numbers, **also}.items()}
         self._board.scalars(row["step"], scalars)
+        self._board.flush()
         self._display.row(row, self._num_steps)
 
     def text(self, step: int, name: str, text: str) -> None:
@@ -75,4 +76,3 @@ class Records:
         """Forces everything to disk."""
         if is_primary():
             self._metrics.sync()
-            self._board.flush()

@@ -1,5 +1,7 @@
 """TensorBoard events, without TensorFlow. The only file that knows their format."""
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +9,9 @@ from pathlib import Path
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from gptjax.train.workdir import writing
 
 
 class TensorBoard:
@@ -15,7 +19,12 @@ class TensorBoard:
 
     def __init__(self, directory: Path, last_step: int):
         """Opens a new event file for a run that continues after `last_step`; TensorBoard then drops later points."""
-        self._events = EventFileWriter(str(directory))
+        name = f"events.out.tfevents.{time.time_ns() // 1000}.{socket.gethostname()}.{os.getpid()}"
+        self._path = directory / name
+        with writing(self._path):
+            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
+        self._records = RecordWriter(self._file)
+        self._add(0, file_version="brain.Event:2")
         self._add(last_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
@@ -29,12 +38,15 @@ class TensorBoard:
         self._add(step, summary=text_pb(name, "\n".join(f"    {line}" for line in text.splitlines())))
 
     def flush(self) -> None:
-        """Forces the events to disk."""
-        self._events.flush()
+        """Hands the events to the system, so that a TensorBoard that watches shows them."""
+        with writing(self._path):
+            self._file.flush()
 
     def close(self) -> None:
         """Closes the event file."""
-        self._events.close()
+        with writing(self._path):
+            self._file.close()
 
     def _add(self, step: int, **content) -> None:
-        self._events.add_event(Event(step=step, wall_time=time.time(), **content))
+        with writing(self._path):
+            self._records.write(Event(step=step, wall_time=time.time(), **content).SerializeToString())

@@ -4,43 +4,35 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PROMPT = "the quick "
+from tests.integration.command_line import ROOT
+
+PROMPT = "12 is "
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """A model of bytes after 20 steps on a small text."""
-    folder = tmp_path_factory.mktemp("sampling")
-    text = folder / "text.txt"
-    text.write_text("the quick brown fox jumps over the lazy dog\n" * 500)
-    path = folder / "run"
-    command = [sys.executable, "-m", "gptjax.main", "--config=experiments/tiny.py", f"--workdir={path}"]
-    options = [f"--config.data.path={text}", "--config.optim.num_steps=20", "--config.sample.prompts=the"]
-    subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True, text=True)
-    return path
-
-
-def sample(workdir, *options, stdin="", stdout=subprocess.PIPE):
+def sample(command_line, finished):
     """Runs the command line to its end."""
-    command = [sys.executable, "-m", "gptjax.sample", f"--workdir={workdir}", "--max_tokens=30", *options]
-    return subprocess.run(command, cwd=ROOT, input=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+    def sample(*options, stdin="", stdout=subprocess.PIPE):
+        command = [sys.executable, "-m", "gptjax.sample", f"--workdir={finished}", "--max_tokens=30", *options]
+        streams = {"input": stdin, "stdout": stdout, "stderr": subprocess.PIPE}
+        return subprocess.run(command, cwd=ROOT, env=command_line.environment, text=True, **streams)
+
+    return sample
 
 
-def test_the_run_wrote_a_sample(workdir):
-    (file,) = (workdir / "samples").iterdir()
-    assert file.name == "step-20.txt"
-    assert file.read_text().startswith("the")
-    assert len(file.read_text()) > 200  # much longer than the model's context of 64
+def test_a_run_ends_with_a_sample_longer_than_its_context(finished):
+    (file,) = (finished / "samples").iterdir()
+    assert file.name == "step-40.txt"
+    assert len(file.read_text()) > 64
 
 
-def test_text_in_a_pipe_and_on_a_terminal(workdir):
+def test_text_in_a_pipe_and_on_a_terminal(sample):
     """One seed gives one text, beside others in a pipe as well as streamed to a terminal; another seed another."""
-    piped = sample(workdir, f"--prompt={PROMPT}", "--prompt=", "--seed=3")
+    piped = sample(f"--prompt={PROMPT}", "--prompt=", "--seed=3")
     assert (piped.returncode, piped.stderr) == (0, "")
     assert piped.stdout.startswith(f"=== prompt 1 of 2\n{PROMPT}")
     text = piped.stdout.removeprefix("=== prompt 1 of 2\n").split("\n=== prompt 2 of 2\n")[0]
@@ -48,40 +40,40 @@ def test_text_in_a_pipe_and_on_a_terminal(workdir):
 
     terminal, shown = pty.openpty()
     try:
-        streamed = sample(workdir, f"--prompt={PROMPT}", "--seed=3", stdout=shown)
+        streamed = sample(f"--prompt={PROMPT}", "--seed=3", stdout=shown)
         assert (streamed.returncode, streamed.stderr) == (0, "")
         assert os.read(terminal, 10_000).decode().replace("\r\n", "\n") == text + "\n"
     finally:
         os.close(terminal)
         os.close(shown)
 
-    other = sample(workdir, f"--prompt={PROMPT}", "--seed=4", "--step=20")
+    other = sample(f"--prompt={PROMPT}", "--seed=4", "--step=40")
     assert other.returncode == 0
     assert other.stdout != text + "\n"
 
 
-def test_the_prompt_comes_from_standard_input_and_a_stop_string_ends_the_text(workdir):
+def test_the_prompt_comes_from_standard_input_and_a_stop_string_ends_the_text(sample):
     greedy = ("--prompt=-", "--temperature=0", "--step=best")
-    whole = sample(workdir, *greedy, stdin=PROMPT)
+    whole = sample(*greedy, stdin=PROMPT)
     assert whole.stdout.startswith(PROMPT)
     continuation = whole.stdout.removeprefix(PROMPT).removesuffix("\n")
     stop = continuation[2:5]
-    ended = sample(workdir, *greedy, f"--stop={stop}", "--seed=9", stdin=PROMPT)
+    ended = sample(*greedy, f"--stop={stop}", "--seed=9", stdin=PROMPT)
     assert ended.stdout == PROMPT + continuation[: continuation.index(stop)] + "\n"
 
 
-def test_a_prompt_beyond_the_context_is_noted(workdir):
-    result = sample(workdir, f"--prompt={'x' * 100}")
+def test_a_prompt_beyond_the_context_is_noted(sample):
+    result = sample(f"--prompt={'x' * 100}")
     assert result.returncode == 0
     assert result.stderr.count("\n") == 1
     assert "100 tokens" in result.stderr
     assert "64" in result.stderr
 
 
-def test_a_reader_that_leaves_is_no_error(workdir):
+def test_a_reader_that_leaves_is_no_error(sample):
     reader, writer = os.pipe()
     os.close(reader)
-    result = sample(workdir, f"--prompt={PROMPT}", stdout=writer)
+    result = sample(f"--prompt={PROMPT}", stdout=writer)
     os.close(writer)
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -101,8 +93,8 @@ def test_a_reader_that_leaves_is_no_error(workdir):
         (["--workdir=nowhere"], "nowhere"),
     ],
 )
-def test_a_mistake_is_plain_lines_and_exit_code_2(workdir, options, words):
-    result = sample(workdir, *options)
+def test_a_mistake_is_plain_lines_and_exit_code_2(sample, options, words):
+    result = sample(*options)
     assert result.returncode == 2
     assert result.stdout == ""
     assert words in result.stderr

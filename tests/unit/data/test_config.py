@@ -19,7 +19,7 @@ def test_the_default_is_whole():
         ({"batch_size": 0}, "batch_size=0 is less than 1"),
         ({"num_threads": -1}, "num_threads=-1 is less than 0"),
         ({"prefetch": 0}, "prefetch=0 is less than 1"),
-        ({"tokenizer": Choice("bype")}, "tokenizer: there is no 'bype'; did you mean byte?"),
+        ({"tokenizer": Choice("bite")}, "tokenizer: there is no 'bite'; did you mean byte?"),
         ({"path": "none.txt"}, "path='none.txt' does not exist"),
         ({"source": Choice("text")}, "source: 'text' needs a path"),
         ({"source": Choice("mixture")}, "source: 'mixture' needs data.source.paths"),

@@ -30,9 +30,7 @@ def stream(*lengths, document=5):
     for length in lengths:
         ids = np.arange(first, first + length)
         ends = np.arange(document, length + 1, document)
-        parts.append(
-            [Shard(ids[i : i + 37], ends[(ends > i) & (ends <= i + 37)] - i) for i in range(0, length, 37)]
-        )
+        parts.append([Shard(ids[i : i + 37], ends[(ends > i) & (ends <= i + 37)] - i) for i in range(0, length, 37)])
         first += length
     return TokenStream("some.txt", parts)
 
@@ -177,5 +175,7 @@ def test_reading_ahead_does_not_keep_a_process_alive():
         "next(batches); print('done')\n"
     )
     root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

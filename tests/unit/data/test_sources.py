@@ -45,7 +45,9 @@ def test_the_standard_library_is_its_source_without_tests_and_packages():
 
 
 def test_a_path_selects_the_source(folder):
-    found = lambda **changes: find(config(folder, **changes))  # noqa: E731
+    def found(**changes):
+        return find(config(folder, **changes))
+
     assert [type(part) for part in found(path=str(folder / "a.txt"))] == [Text]
     assert [type(part) for part in found(path=str(folder / "p"))] == [Prepared]
     assert [part.label for part in found()] == ["python_stdlib"]
@@ -84,15 +86,15 @@ def test_text_is_prepared_once_and_found_by_its_content(folder, capsys):
     second = load_corpus(config(folder, path=str(folder / "renamed.txt")))
     assert capsys.readouterr().out == ""
     assert second.fingerprint == first.fingerprint
-    train, valid = (second.tokenizer.decode(second.split(s).tokens(0, len(second.split(s)))) for s in ("train", "valid"))
+    train, valid = (
+        second.tokenizer.decode(second.split(s).tokens(0, len(second.split(s)))) for s in ("train", "valid")
+    )
     assert train + valid == "all the first text\n" * 40
 
 
 def test_content_split_and_tokenizer_make_another_corpus(folder):
-    path = str(folder / "a.txt")
-    made = {load_corpus(config(folder, path=path, **changes)).fingerprint for changes in (
-        {}, {"valid_fraction": 0.2}, {"tokenizer": Choice("char")}, {"path": str(folder / "b.txt")}
-    ) for changes in [{"path": path, **changes}] for path in [changes.pop("path")]}  # fmt: skip
+    changes = [{}, {"valid_fraction": 0.2}, {"tokenizer": Choice("char")}, {"path": str(folder / "b.txt")}]
+    made = {load_corpus(config(folder, **{"path": str(folder / "a.txt"), **change})).fingerprint for change in changes}
     assert len(made) == 4
 
 
@@ -131,7 +133,7 @@ def test_a_damaged_cache_names_file_and_cure(folder):
     cfg = config(folder, path=str(folder / "a.txt"))
     load_corpus(cfg)
     (shard,) = (folder / "cache").rglob("train-00000.bin")
-    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\7")
     with pytest.raises(UserError, match=rf"{shard} is altered.*delete {shard.parent} and prepare"):
         load_corpus(cfg)
 

@@ -129,7 +129,10 @@ def test_files_globs_and_folders(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_bytes(b"text")
     (tmp_path / "b/image.bin").write_bytes(b"\0\1")
-    names = lambda *patterns: sorted(str(f.relative_to(tmp_path)) for f in expand([f"{tmp_path}/{p}" for p in patterns]))  # noqa: E731
+
+    def names(*patterns):
+        return sorted(str(file.relative_to(tmp_path)) for file in expand([f"{tmp_path}/{p}" for p in patterns]))
+
     assert names("") == ["a.txt", "b/c.md", "b/d/e.txt.gz"]
     assert names("**/*.txt") == ["a.txt"]
     assert names("b/*") == ["b/c.md", "b/image.bin"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from gptjax import model
+from gptjax.data.tokenizer import ByteTokenizer, CharTokenizer
 from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
 from gptjax.sample import generate as module
@@ -153,7 +154,7 @@ def test_the_cache_is_donated():
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # jax warns where a donated array could not be used
         keys_B, start_B = jax.random.split(jax.random.key(0), 1), np.zeros(1, np.int32)
-        after, _ = decode(cfg, params, state, Rules.of(GREEDY), keys_B, start_B, chunk=3)
+        after, _ = decode(cfg, params, state, Rules.of(GREEDY, 40), keys_B, start_B, chunk=3)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after))
 
@@ -179,33 +180,13 @@ def test_parameters_on_a_mesh_give_the_same_tokens():
 # ---- text
 
 
-class Letters:
-    """A tokenizer of 39 characters; id 0 ends a document."""
-
-    eos_id = 0
-    characters = "abcdefghijklmnopqrstuvwxyz0123456789 .,"
-
-    def encode(self, text):
-        return np.array([1 + self.characters.index(character) for character in text], np.int32)
-
-    def decode(self, ids):
-        return "".join(self.characters[i - 1] for i in ids if i)
-
-
-class Bytes:
-    """A tokenizer of UTF-8 bytes."""
-
-    def encode(self, text):
-        return np.frombuffer(text.encode(), np.uint8).astype(np.int32)
-
-    def decode(self, ids):
-        return bytes(ids).decode(errors="replace")
+LETTERS = CharTokenizer(" ,.0123456789abcdefghijklmnopqrstuvwxyz")  # one less than the model has ids
 
 
 def pieces_of(text, stop=(), size=1):
     """Shows a text that comes in tokens of one byte, `size` at a time."""
-    ids = Bytes().encode(text).tolist()
-    shown = Text(Bytes(), stop)
+    ids = ByteTokenizer().encode(text).tolist()
+    shown = Text(ByteTokenizer(), stop)
     return [shown.push(ids[at : at + size]) for at in range(0, len(ids), size)] + [shown.push([])]
 
 
@@ -236,19 +217,19 @@ def test_nothing_is_shown_that_is_cut_or_changed_later():
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end():
-    text = Text(Bytes(), ())
+    text = Text(ByteTokenizer(), ())
     assert [text.push([97, 0xE2]), text.push([0x82]), text.push([])] == ["a", "", "�"]
 
 
 def test_text_of_several_prompts_and_stop_strings_in_the_model():
     cfg, params = build()
     prompts = ["def f", "", "longer than the others"]
-    free = sample_text(cfg, params, Letters(), prompts, RANDOM, 3)
+    free = sample_text(cfg, params, LETTERS, prompts, RANDOM, 3)
     assert len(set(free)) == 3
     stop = free[0][4:7]
-    stopped = sample_text(cfg, params, Letters(), prompts, SampleConfig(max_tokens=20, stop=(stop,)), 3)
+    stopped = sample_text(cfg, params, LETTERS, prompts, SampleConfig(max_tokens=20, stop=(stop,)), 3)
     assert stopped[0] == free[0][: free[0].index(stop)]
-    streams = [list(stream_text(cfg, params, Letters(), prompts, RANDOM, 3, chunk=chunk)) for chunk in (1, 6)]
+    streams = [list(stream_text(cfg, params, LETTERS, prompts, RANDOM, 3, chunk=chunk)) for chunk in (1, 6)]
     assert len(streams[0]) > len(streams[1])
     for pieces in streams:
         assert ["".join(row) for row in zip(*pieces, strict=True)] == free
@@ -259,14 +240,22 @@ def test_decoding_ends_when_every_text_has_met_its_stop_string(monkeypatch):
     cfg, params = build()
     calls = []
     monkeypatch.setattr(module, "decode", lambda *args, **kwargs: calls.append(1) or decode(*args, **kwargs))
-    (free,) = sample_text(cfg, params, Letters(), ["ab"], SampleConfig(max_tokens=40), 0)
+    (free,) = sample_text(cfg, params, LETTERS, ["ab"], SampleConfig(max_tokens=40), 0)
     assert len(calls) == 3
-    sample_text(cfg, params, Letters(), ["ab"], SampleConfig(max_tokens=40, stop=(free[0],)), 0)
+    sample_text(cfg, params, LETTERS, ["ab"], SampleConfig(max_tokens=40, stop=(free[0],)), 0)
     assert len(calls) == 4
 
 
-def test_an_empty_prompt_starts_from_the_end_of_a_document():
+@pytest.mark.parametrize(("eos_id", "first"), [(None, 0), (7, 7)])
+def test_an_empty_prompt_starts_from_the_end_of_a_document(monkeypatch, eos_id, first):
     cfg, params = build()
-    (text,) = sample_text(cfg, params, Letters(), [""], GREEDY, 0)
-    (new,) = tokens_of(cfg, params, [[0]], GREEDY, eos_id=0)
-    assert text == Letters().decode(new)
+    monkeypatch.setattr(LETTERS, "eos_id", eos_id)
+    (text,) = sample_text(cfg, params, LETTERS, [""], GREEDY, 0)
+    (new,) = tokens_of(cfg, params, [[first]], GREEDY, eos_id=eos_id, vocab_size=LETTERS.vocab_size)
+    assert text == LETTERS.decode(new)
+
+
+def test_only_the_tokenizers_ids_are_drawn():
+    cfg, params = build()
+    (new,) = tokens_of(cfg, params, [[1]], SampleConfig(temperature=9.0, max_tokens=90), vocab_size=3)
+    assert set(new) == {0, 1, 2}

@@ -37,12 +37,14 @@ def softmax(x_V):
     return weights_V / weights_V.sum()
 
 
-def drawn(logits_V, num_draws=1, seen=(), **options):
+def drawn(logits_V, num_draws=1, seen=(), vocab_size=None, **options):
     """Draws from one row of logits, each time with another key."""
     logits_BV = jnp.broadcast_to(jnp.asarray(logits_V, jnp.float32), (num_draws, len(logits_V)))
     seen_BV = jnp.zeros(logits_BV.shape, bool).at[:, jnp.asarray(seen, int)].set(True)
     keys_B = jax.random.split(jax.random.key(0), num_draws)
-    return np.asarray(compiled_draw(logits_BV, seen_BV, keys_B, Rules.of(SampleConfig(**options))))
+    return np.asarray(
+        compiled_draw(logits_BV, seen_BV, keys_B, Rules.of(SampleConfig(**options), vocab_size or len(logits_V)))
+    )
 
 
 @quick
@@ -144,15 +146,16 @@ def test_tokens_come_as_often_as_their_probability_says(options, probabilities):
     assert ((counts - expected)[possible] ** 2 / expected[possible]).sum() < 16.3
 
 
-def test_padding_of_the_vocabulary_is_never_drawn():
-    logits_V = np.array([0.0, 1.0, np.finfo(np.float32).min, np.finfo(np.float32).min])
+def test_what_is_no_token_is_never_drawn():
+    """Neither the columns that pad the model's vocabulary nor those beyond the tokenizer's."""
+    logits_V = np.array([0.0, 1.0, np.finfo(np.float32).min, 9.0])
     for options in ({}, {"temperature": 50.0}, {"top_k": 4}, {"repetition_penalty": 3.0, "top_p": 1.0}):
-        assert set(drawn(logits_V, 100, seen=[1, 2], **options)) == {0, 1}
+        assert set(drawn(logits_V, 100, seen=[1, 2], vocab_size=3, **options)) == {0, 1}
 
 
 def test_other_numbers_compile_nothing():
     compiled = jax.jit(lambda *args: draw(*args))
     args = jnp.zeros((1, 4)), jnp.zeros((1, 4), bool), jax.random.split(jax.random.key(0), 1)
     for k, temperature in ((1, 0.0), (3, 0.7), (4, 1.0)):
-        compiled(*args, Rules.of(SampleConfig(top_k=k, top_p=k / 4, temperature=temperature)))
+        compiled(*args, Rules.of(SampleConfig(top_k=k, top_p=k / 4, temperature=temperature), k))
     assert compiled._cache_size() == 1
