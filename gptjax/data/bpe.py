@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from gptjax.data.tokenizer import Tokenizer
+from gptjax.data.tokenizer import Tokenizer, utf8
 from gptjax.types import UserError
 
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
@@ -56,8 +56,10 @@ class BPETokenizer(Tokenizer):
         """Returns the ids of each text; the library uses all cores where there are several texts."""
         try:
             encodings = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
-        except UnicodeEncodeError as error:
-            raise UserError(f"{error.object[error.start]!r} is half of a surrogate pair; remove it") from None
+        except TypeError:  # what the library says of a text that has no UTF-8
+            for text in texts:
+                utf8(text)
+            raise
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     @cached_property
@@ -137,7 +139,7 @@ def read(path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
 def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
     try:
         vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
-        lines = merges_path.read_text(encoding="utf-8").splitlines()
+        lines = merges_path.read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         library = _byte_level(models.BPE(vocab=vocab, merges=merges))
     except (ValueError, TypeError) as error:

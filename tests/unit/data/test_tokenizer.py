@@ -1,0 +1,122 @@
+"""What is particular to each kind of tokenizer."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from gptjax.data.bpe import read, train
+from gptjax.data.tokenizer import ByteTokenizer, CharTokenizer, char
+from gptjax.types import UserError
+
+CORPUS = ["low lower lowest new newer newest wide wider widest\n" * 30]
+SPECIAL = ("<|endoftext|>",)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return train(iter(CORPUS), 300, SPECIAL)
+
+
+def test_bytes_are_their_own_ids():
+    np.testing.assert_array_equal(ByteTokenizer().encode("aé"), [97, 0xC3, 0xA9])
+    assert (ByteTokenizer.vocab_size, ByteTokenizer.eos_id) == (257, 256)
+
+
+def test_invalid_bytes_are_decoded_with_a_replacement():
+    assert ByteTokenizer().decode([97, 0xC3, 98, 256]) == "a\ufffdb"
+
+
+def test_characters_are_those_of_all_texts_in_order():
+    tokenizer = char(lambda: iter(["ba"]), lambda: iter(["ba", "c🙂"]))
+    assert tokenizer.characters == "abc🙂"
+    np.testing.assert_array_equal(tokenizer.encode("c🙂ab"), [2, 3, 0, 1])
+    np.testing.assert_array_equal(tokenizer.token_bytes(), [1, 1, 1, 4])
+
+
+def test_an_unknown_character_is_named_with_the_cure():
+    with pytest.raises(UserError, match=r"'é' \(U\+00E9\) is not among the tokenizer's 2; .* byte or bpe"):
+        CharTokenizer("ab").encode("abé")
+
+
+def test_no_characters_at_all():
+    assert len(CharTokenizer("").encode("")) == 0
+    with pytest.raises(UserError, match="U\\+0061"):
+        CharTokenizer("").encode("a")
+
+
+def test_merges_are_learned(trained):
+    assert trained.vocab_size <= 300
+    assert len(trained.encode(CORPUS[0])) < len(CORPUS[0]) / 3
+    assert trained.eos_id == 0
+
+
+def test_a_vocabulary_too_small_for_the_bytes_is_refused():
+    with pytest.raises(UserError, match=r"vocab_size=256 .* less than 257"):
+        train(iter(CORPUS), 256, SPECIAL)
+
+
+def test_a_text_with_fewer_tokens_than_asked_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING, logger="gptjax"):
+        assert train(iter(["ab"]), 1000, SPECIAL).vocab_size < 1000
+    assert "1000 asked for" in caplog.text
+
+
+def library_files(tokenizer, folder, names):
+    """Writes a byte-level tokenizer as GPT-2's two files."""
+    model = tokenizer.settings()["tokenizer"]["model"]
+    (folder / names[0]).write_text(json.dumps(model["vocab"]))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / names[1]).write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+
+
+@pytest.mark.parametrize("names", [("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt")])
+def test_two_files_in_the_manner_of_gpt2(trained, tmp_path, names):
+    library_files(trained, tmp_path, names)
+    tokenizer = read(tmp_path, SPECIAL)
+    text = "the newest lowest <|endoftext|> 🙂"
+    np.testing.assert_array_equal(tokenizer.encode(text), trained.encode(text))
+    assert (tokenizer.eos_id, tokenizer.vocab_size) == (trained.eos_id, trained.vocab_size)
+    np.testing.assert_array_equal(tokenizer.token_bytes(), trained.token_bytes())
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_tokenizer_json(trained, tmp_path, as_folder):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(trained.settings()["tokenizer"]))
+    tokenizer = read(tmp_path if as_folder else path, ())
+    assert tokenizer.fingerprint == trained.fingerprint
+
+
+def test_a_tokenizer_that_is_not_byte_level(tmp_path):
+    """Spaces as marks, in the manner of Llama: the length of a token depends on its place, so it is not said."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocab = {"<unk>": 0, "</s>": 1, "▁a": 2, "▁b": 3, "b": 4}
+    library = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    library.pre_tokenizer = pre_tokenizers.Metaspace()
+    library.decoder = decoders.Metaspace()
+    library.add_special_tokens(["</s>"])
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = read(tmp_path, ())
+    assert (tokenizer.token_bytes(), tokenizer.eos_id) == (None, 1)
+    ids = tokenizer.encode("a b a")
+    assert tokenizer.decode(ids) == "a b a"
+    stream = tokenizer.stream()
+    assert "".join([stream.push(int(i)) for i in ids]) + stream.finish() == "a b a"
+
+
+def test_paths_that_hold_no_tokenizer(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read(tmp_path / "none", SPECIAL)
+    with pytest.raises(UserError, match=r"holds no tokenizer; .*tokenizer\.json, encoder\.json and vocab\.bpe"):
+        read(tmp_path, SPECIAL)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"tokenizer\.json is no tokenizer"):
+        read(tmp_path, SPECIAL)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text("{}")
+    (tmp_path / "merges.txt").write_text("a b\n")
+    with pytest.raises(UserError, match=r"no byte-pair encoding"):
+        read(tmp_path, SPECIAL)
