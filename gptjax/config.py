@@ -113,7 +113,7 @@ def _placeholder(value: Any, hint: Any) -> Any:
 def from_config_dict(config: ConfigDict | Mapping[str, Any], source: str = "the config") -> ExperimentConfig:
     """Returns the dataclass form; raises UserError with every unknown key and wrong type at once."""
     problems: list[str] = []
-    plain = config.to_dict() if isinstance(config, ConfigDict) else config
+    plain: Mapping[str, Any] = config.to_dict() if isinstance(config, ConfigDict) else config  # type: ignore
     cfg = _read(ExperimentConfig, plain, "", problems)
     if problems:
         raise UserError.join(f"{source} does not fit the schema", problems)

@@ -65,9 +65,9 @@ def load_experiment(path: str) -> ConfigDict:
         raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from None
     except (AttributeError, KeyError, TypeError) as error:
         frames = traceback.extract_tb(error.__traceback__)
-        if not frames[-1].filename.startswith(str(Path(ml_collections.__file__).parent)):
+        if not frames[-1].filename.startswith(ml_collections.__path__[0]):
             raise  # a bug in the file, not a wrong option: its traceback helps
-        line = next(frame.lineno for frame in reversed(frames) if Path(frame.filename) == file.absolute())
+        line = next(frame.lineno for frame in reversed(frames) if frame.filename == str(file.absolute()))
         reason = str(error).split("\n")[0]
         unknown = re.search(r'Key "(\w+)" does not exist', reason)
         if unknown is not None:

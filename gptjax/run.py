@@ -154,10 +154,11 @@ def loop(
                     valid_loss = means["loss"]
                     records.valid_row(step, cursor * seq_len, means)
                 is_best = valid_loss is not None and valid_loss < best_loss
+                if valid_loss is not None:
+                    best_loss = min(best_loss, valid_loss)
                 if checkpoint_due or is_best:
                     records.sync()
                     checkpoints.save(state, step, cursor, {"identity": experiment.identity}, valid_loss)
-                best_loss = valid_loss if is_best else best_loss
             if last or stopped:
                 break
             profiler.before(step + 1)

@@ -142,7 +142,7 @@ def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequenc
         lines = merges_path.read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         library = _byte_level(models.BPE(vocab=vocab, merges=merges))
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # noqa: BLE001 - the library raises no narrower class
         raise UserError(
             f"{vocab_path} and {merges_path.name} are no byte-pair encoding ({error}); get them again"
         ) from None

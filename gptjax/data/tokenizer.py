@@ -111,13 +111,20 @@ class StreamDecoder:
         return new
 
 
+_BYTES = (*(bytes([i]) for i in range(256)), b"")
+
+
 class ByteTokenizer(Tokenizer):
     """The 256 bytes of UTF-8 and an end-of-text token: no training, no unknown text, long sequences."""
 
     kind = "byte"
     vocab_size = 257
     eos_id = 256
-    pieces = (*(bytes([i]) for i in range(256)), b"")
+
+    @property
+    def pieces(self) -> Sequence[bytes]:
+        """Each byte."""
+        return _BYTES
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the bytes of each text."""

@@ -56,6 +56,7 @@ def flops_per_token(cfg: ModelConfig, seq_len: int | None = None) -> int:
     it; so is everything outside a sliding window; so are the columns that pad the vocabulary.
     """
     cfg = cfg.resolve()
+    assert cfg.d_head is not None
     T = seq_len or cfg.seq_len
     weights = sum(row.count for row in parameter_table(cfg) if row.path.endswith("kernel"))
     if cfg.tie_embeddings:

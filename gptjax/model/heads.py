@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
         logits_BTV = jax.lax.dot_general(
             x_BTD.astype(dtype), kernel.astype(dtype), contract, preferred_element_type=wide
         )
-        if cfg.padded_vocab_size > cfg.vocab_size:
+        if cfg.padded_vocab_size != cfg.vocab_size:
             real_V = jnp.arange(cfg.padded_vocab_size) < cfg.vocab_size
             logits_BTV = jnp.where(real_V, logits_BTV, jnp.finfo(wide).min)
         return constrain(logits_BTV, "act_batch", "act_seq", "act_vocab")

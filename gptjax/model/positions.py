@@ -74,7 +74,9 @@ class Rotary(nn.Module):
     @nn.compact
     def __call__(self, positions_BT) -> Encoding:
         """Computes the angles in float32 for any position."""
-        R = self.cfg.resolve().d_head // 2
+        d_head = self.cfg.resolve().d_head
+        assert d_head is not None
+        R = d_head // 2
         angles_BTR = positions_BT[..., None] * self.base ** (-jnp.arange(R) / R)
         return Encoding(cos_BTR=jnp.cos(angles_BTR), sin_BTR=jnp.sin(angles_BTR))
 

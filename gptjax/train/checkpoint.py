@@ -55,7 +55,10 @@ class Checkpoints:
         """Returns the step with the least validation loss and that loss, or None where no checkpoint has one."""
         losses = [(self._manager.metrics(step), step) for step in self.steps()]
         known = [(_metric(metrics), step) for metrics, step in losses if metrics]
-        return min(known)[::-1] if known else None
+        if not known:
+            return None
+        loss, step = min(known)
+        return step, loss
 
     def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], valid_loss: float | None) -> None:
         """Starts to save, and returns once the state may be donated; raises UserError where the disk refuses."""

@@ -92,6 +92,7 @@ class ProfileConfig:
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this"."""
-        if self.steps and not (len(self.steps) <= 2 and 1 <= self.steps[0] <= self.steps[-1]):
+        steps = list(self.steps)
+        if steps and not (len(steps) <= 2 and 1 <= steps[0] <= steps[-1]):
             return [f"steps={','.join(map(str, self.steps))} is no FIRST,LAST with 1 <= FIRST <= LAST"]
         return []

@@ -81,9 +81,7 @@ def _is_json(line: str) -> bool:
 
 
 def _row(path: Path, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-        row["step"] + 0
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} holds a line that is no row of metrics: {line[:60]!r}; move the file away") from None
+    row = json.loads(line) if _is_json(line) else {}
+    if not isinstance(row.get("step"), int):
+        raise UserError(f"{path} holds a line that is no row of metrics: {line[:60]!r}; move the file away")
     return row

@@ -44,8 +44,9 @@ class Display:
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
         ]
-        with Progress(*columns, console=self._console, speed_estimate_period=120, expand=True) as self._progress:
-            self._task = self._progress.add_task("step", total=num_steps, completed=step, status="compiling")
+        with Progress(*columns, console=self._console, speed_estimate_period=120, expand=True) as progress:
+            self._progress = progress
+            self._task = progress.add_task("step", total=num_steps, completed=step, status="")
             yield
         self._progress = self._task = None
 

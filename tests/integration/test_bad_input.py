@@ -44,7 +44,10 @@ MISTAKES = {
     "batch of nothing": ([TINY, "--config.data.batch_size=0"], ["batch_size=0"]),
     "mesh for other machines": ([TINY, "--config.mesh.tensor=3"], ["3 devices", "there are 1"]),
     "unknown rules": ([TINY, "--config.mesh.rules=fsp"], ["'fsp'", "fsdp"]),
-    "missing text": ([TINY, "--config.data.path=no_such_book.txt"], ["data.path='no_such_book.txt'", "does not exist", "glob"]),
+    "missing text": (
+        [TINY, "--config.data.path=no_such_book.txt"],
+        ["data.path='no_such_book.txt'", "does not exist", "glob"],
+    ),
     "evaluation of nothing": ([TINY, "--mode=evaluate", "--workdir=no_such_run"], ["no_such_run", "train"]),
     "resume from nothing": (
         [TINY, "--config.checkpoint.resume_from=no_such_run"],

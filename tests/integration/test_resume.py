@@ -56,7 +56,8 @@ def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, f
     for kill in range(5):
         process = command_line.start(*command)
         # In order, so that the run comes further each time; the moment within a step is as it falls.
-        wait_for(process, lambda rows=8 * kill + moments.randrange(8): num_rows(workdir) > rows)
+        least = 8 * kill + moments.randrange(8)
+        wait_for(process, lambda least=least: num_rows(workdir) > least)
         time.sleep(moments.random() * 0.3)
         process.send_signal(signal.SIGKILL)
         process.communicate()

@@ -1,6 +1,9 @@
 """The schema, its ConfigDict form and what makes two configs the same run."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import json
 
 import pytest
@@ -34,14 +37,11 @@ def test_to_json_and_back():
 
 def test_every_field_has_a_docstring():
     """A string below each field, as every leaf config has it."""
-    import ast
-    import inspect
-
-    for _, (_, hint) in config.fields_of(ExperimentConfig).items():
+    for _, hint in config.fields_of(ExperimentConfig).values():
         if not dataclasses.is_dataclass(hint):
             continue
         body = ast.parse(inspect.getsource(hint)).body[0].body
-        for node, after in zip(body, body[1:], strict=False):
+        for node, after in itertools.pairwise(body):
             if isinstance(node, ast.AnnAssign):
                 assert isinstance(after, ast.Expr), f"{hint.__name__}.{ast.unparse(node.target)} has no docstring"
 
