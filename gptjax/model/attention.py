@@ -108,12 +108,13 @@ def attend(q_BTHC: Array, k_BSKC: Array, v_BSKC: Array, mask_BTS: Array) -> Arra
     K = k_BSKC.shape[2]
     G = H // K
     # Heads before positions, and the queries of a group in one matrix: plain batched products, which CPUs need.
-    q_BKMC = q_BTHC.reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, C)
+    q_BKMC = (q_BTHC * C**-0.5).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, C)
     k_BKSC, v_BKSC = k_BSKC.swapaxes(1, 2), v_BSKC.swapaxes(1, 2)
     dtype = jnp.promote_types(q_BTHC.dtype, jnp.float32)
-    scores_BKMS = jnp.einsum("BKMC,BKSC->BKMS", q_BKMC, k_BKSC, preferred_element_type=dtype) * C**-0.5
-    scores_BKGTS = scores_BKMS.reshape(B, K, G, T, -1)
-    scores_BKGTS = jnp.where(mask_BTS[:, None, None], scores_BKGTS, jnp.finfo(dtype).min)
+    scores_BKMS = jnp.einsum("BKMC,BKSC->BKMS", q_BKMC, k_BKSC, preferred_element_type=dtype)
+    # Added, not selected: the gradient then passes the mask by.
+    bias_BTS = jnp.where(mask_BTS, 0, jnp.finfo(dtype).min / 2).astype(dtype)
+    scores_BKGTS = scores_BKMS.reshape(B, K, G, T, -1) + bias_BTS[:, None, None]
     weights_BKMS = jax.nn.softmax(scores_BKGTS, axis=-1).astype(v_BSKC.dtype).reshape(scores_BKMS.shape)
     y_BKMC = jnp.einsum("BKMS,BKSC->BKMC", weights_BKMS, v_BKSC)
     return y_BKMC.reshape(B, K, G, T, C).transpose(0, 3, 1, 2, 4).reshape(B, T, H, C)
