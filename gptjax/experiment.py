@@ -78,6 +78,15 @@ class Experiment:
         """What makes this run the one it is: options by path, and the text that it learns from."""
         return {**config.fingerprint(self.cfg), "data.fingerprint": self.corpus.fingerprint}
 
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint says of itself beside its step: the whole config, the identity and the tokenizer's hash."""
+        return {
+            "config": config.to_plain(self.cfg),
+            "fingerprint": self.identity,
+            "tokenizer": self.corpus.tokenizer.fingerprint,
+        }
+
     def evaluate(self, params: Params) -> dict[str, float | None]:
         """Returns the metrics of the validation split: of all of it, or of its first evaluation.num_windows."""
         batches = pipeline.evaluation_batches(

@@ -64,9 +64,10 @@ def main(argv: Sequence[str]) -> int:
 
     output = Path(args.output).absolute()
     try:
-        files = [file for file in expand(args.input) if not file.is_relative_to(output)]
+        found = expand(args.input)
     except UserError as error:
         raise UserError(f"--input={error}") from None
+    files = [file for file in found if not file.is_relative_to(output)] or found
     more = f" and {len(args.input) - 1} more" if len(args.input) > 1 else ""
     prepare(
         Text(f"{args.input[0]}{more}", files, args.valid_fraction, args.field),

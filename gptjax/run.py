@@ -41,7 +41,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         experiment = build(cfg)
         done = checkpoints.latest()
         if done is not None:
-            refuse_other_run(checkpoints.meta(done)["identity"], experiment.identity, workdir.path, allow_change)
+            refuse_other_run(checkpoints.meta(done)["fingerprint"], experiment.identity, workdir.path, allow_change)
             if done >= cfg.optim.num_steps:
                 display.say(f"done at step {done}: {workdir.path}")
                 return 0
@@ -79,7 +79,7 @@ def initialize(
     # 2. everything of another run
     if cfg.resume_from is not None:
         other, step = open_checkpoint(Workdir(cfg.resume_from), "latest")
-        refuse_other_run(other.meta(step)["identity"], experiment.identity, Path(cfg.resume_from), allow_change)
+        refuse_other_run(other.meta(step)["fingerprint"], experiment.identity, Path(cfg.resume_from), allow_change)
         state, cursor = other.restore(step, experiment.abstract)
         display.say(f"resumed from step {step} of {cfg.resume_from}")
         return state, cursor
@@ -158,7 +158,7 @@ def loop(
                     best_loss = min(best_loss, valid_loss)
                 if checkpoint_due or is_best:
                     records.sync()
-                    checkpoints.save(state, step, cursor, {"identity": experiment.identity}, valid_loss)
+                    checkpoints.save(state, step, cursor, experiment.meta, valid_loss)
             if last or stopped:
                 break
             profiler.before(step + 1)
@@ -204,7 +204,7 @@ def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> i
     workdir, display = Workdir(path), Display(None, silent=not distributed.is_primary())
     checkpoints, step = open_checkpoint(workdir, "latest")
     experiment = build(cfg)
-    refuse_other_run(checkpoints.meta(step)["identity"], experiment.identity, workdir.path, allow_change)
+    refuse_other_run(checkpoints.meta(step)["fingerprint"], experiment.identity, workdir.path, allow_change)
     means = experiment.evaluate(checkpoints.restore_params(step, experiment.abstract.params))
     windows = cfg.evaluation.num_windows
     what = "the whole validation split" if windows is None else f"the first {windows} windows of the validation split"

@@ -1,6 +1,32 @@
-"""Eight virtual CPU devices, set before jax is imported, so that meshes are tested on any machine."""
+"""Eight virtual CPU devices, set before jax is imported, so that meshes are tested on any machine; golden files."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("GPTJAX_TEST_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --update-golden."""
+    parser.addoption("--update-golden", action="store_true", help="rewrite the reviewed results in tests/golden")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
+    """Gives (name, text) -> the reviewed text of that name, which --update-golden replaces by the new one first."""
+
+    def reviewed(name: str, text: str) -> str:
+        path = GOLDEN / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert path.exists(), f"{path.relative_to(GOLDEN.parent)} is missing; pytest --update-golden writes it"
+        return path.read_text(encoding="utf-8")
+
+    return reviewed

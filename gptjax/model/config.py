@@ -49,8 +49,8 @@ class ModelConfig:
     """Dropout probability on embeddings and on each sub-layer's output."""
     init_std: float = 0.02
     """Standard deviation of initial weights; projections into the residual stream divide it by sqrt(2 num_layers)."""
-    vocab_multiple: int = 1
-    """The embedding is padded to a multiple of this, so that it divides over a mesh; padded logits are masked."""
+    vocab_multiple: int = 128
+    """The embedding is padded to a multiple of this, to divide over any usual mesh; padded logits are masked."""
     dtype: str = "float32"
     """Dtype of activations and matrix products: float32 or bfloat16. Weights are float32."""
     remat: str = dataclasses.field(default="none", metadata={"fingerprint": False})

@@ -4,9 +4,12 @@ A checkpoint N is the state after N batches, in four items: params, opt_state, d
 """
 
 import contextlib
+import logging
+import os
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
+        _silence_orphans()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +95,7 @@ class Checkpoints:
             self._manager.close()
 
     def meta(self, step: int) -> dict[str, Any]:
-        """Returns what was saved beside the arrays: step, config, data fingerprint."""
+        """Returns what was saved beside the arrays: step, config, fingerprint, tokenizer."""
         return self._restore(step, meta=ocp.args.JsonRestore()).meta
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, int]:
@@ -130,11 +134,10 @@ class Checkpoints:
             yield
         except (OSError, ValueError) as error:
             # TensorStore raises ValueError for everything; its text holds the system's error.
-            if not isinstance(error, OSError) and "os_error_code" not in str(error):
+            code = re.search(r"os_error_code='(\d+)'", str(error))
+            if not isinstance(error, OSError) and code is None:
                 raise
-            # Orbax leaves tasks behind that complain on standard error when the process ends, which it does now.
-            sys.unraisablehook = lambda _: None
-            reason = re.sub(r".*(: |\] )([^:\[]+) \[os_error_code.*", r"\2", str(error), flags=re.DOTALL)
+            reason = os.strerror(int(code[1])) if code is not None else getattr(error, "strerror", None) or str(error)
             raise self._unsaved(reason) from error
 
     def _unsaved(self, reason: str) -> UserError:
@@ -162,6 +165,21 @@ def open_checkpoint(workdir: Workdir, which: str | int) -> tuple[Checkpoints, in
     if which not in steps:
         raise UserError(f"{workdir.path} has no checkpoint of step {which}; there are {', '.join(map(str, steps))}")
     return checkpoints, int(which)
+
+
+def _silence_orphans() -> None:
+    """Silences the tasks of a refused save, which complain until the process ends that nobody waits for them any more.
+
+    The refusal itself reaches the caller. Orbax runs them through asyncio, which serves nothing else here.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+    def report(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = report
 
 
 def _metric(metrics: dict[str, float]) -> float:

@@ -109,9 +109,9 @@ def test_mistakes_are_plain_lines(text, tmp_path, arguments, words):
 
 
 def test_inputs_in_every_form_and_the_tokenizer_of_another_folder(text, tmp_path):
-    run("--input", text / "0.txt", text / "1.txt", f"--input={text}/[23].txt", "--output=out", "--tokenizer=bpe:300",
+    run("--input", text / "0.txt", text / "1.txt", f"--input={text}/[23].txt", "--output=out", "--tokenizer=bpe:260",
         cwd=tmp_path, check=0)  # fmt: skip
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["tokenizer"]["vocab_size"] == 300
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["tokenizer"]["vocab_size"] == 260
     run(f"--input={text}", "--output=other", "--tokenizer=out", cwd=tmp_path, check=0)
     tokenizers = {(tmp_path / name / "tokenizer/tokenizer_config.json").read_bytes() for name in ("out", "other")}
     assert len(tokenizers) == 1
@@ -124,7 +124,7 @@ def test_the_output_may_lie_in_the_input(text):
 
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory):
-    """A text that takes several seconds, a few units of work a shard."""
+    """A text that takes several seconds, and many shards."""
     file = tmp_path_factory.mktemp("larger") / "x.txt"
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghij", k=rng.randint(1, 9))) for _ in range(5000)]
@@ -133,7 +133,7 @@ def larger(tmp_path_factory):
 
 
 def arguments_for(larger, output):
-    return [f"--input={larger}", f"--output={output}", "--tokenizer=bpe:300", "--workers=2", "--shard_tokens=400000"]
+    return [f"--input={larger}", f"--output={output}", "--tokenizer=bpe:300", "--workers=2", "--shard_tokens=100000"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -153,12 +153,13 @@ def test_killed_while_it_works_it_goes_on_to_the_same_bytes(larger, tmp_path, nu
         _, errors = process.communicate(timeout=30)  # and whoever else holds its pipes
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert len(errors.splitlines()) <= 1
+    if number != signal.SIGKILL:  # then Python's own resource tracker counts what the parent left behind
+        assert len(errors.splitlines()) == 1
     assert not (tmp_path / "torn/manifest.json").exists()
     finished = (tmp_path / "torn/train-00000.bin").stat().st_mtime_ns
     run(*arguments_for(larger, tmp_path / "torn"), check=0)
     assert (tmp_path / "torn/train-00000.bin").stat().st_mtime_ns == finished
-    run(*arguments_for(larger, tmp_path / "whole")[:-2], "--workers=1", "--shard_tokens=400000", check=0)
+    run(*arguments_for(larger, tmp_path / "whole")[:-2], "--workers=1", "--shard_tokens=100000", check=0)
     assert contents(tmp_path / "torn") == contents(tmp_path / "whole")
 
 

@@ -79,7 +79,7 @@ def test_a_killed_worker_is_a_plain_error(saved):
             yield Unit(["x"], [True])
 
     with (
-        pytest.raises(UserError, match="worker process was killed.*--workers"),
+        pytest.raises(UserError, match=r"worker process was killed.*--workers"),
         tokenized(saved, ByteTokenizer(), 2) as tokens_of,
     ):
         list(tokens_of(units_that_kill(), 0))

@@ -1,0 +1,138 @@
+"""The decoder once more, as the papers write it: NumPy in float64, one sequence and one head at a time.
+
+The oracle of the contract tests. It reads a ModelConfig and a parameter tree and shares no code with the model; where
+the two differ, read this one beside the papers. Speed is no concern.
+
+Shapes: B batch, T position (S where it is a key's), D model width, F feed-forward width, H query heads, K key/value
+heads, C head channels, R = C / 2, V vocabulary without padding.
+"""
+
+import numpy as np
+
+
+def decoder(cfg, params, tokens_BT, positions_BT=None, segment_ids_BT=None):
+    """Returns logits_BTV of the real vocabulary; positions default to 0..T-1, segments to one a row."""
+    cfg, params = cfg.resolve(), tree_map(lambda x: np.asarray(x, np.float64), params)
+    B, T = tokens_BT.shape
+    positions_BT = np.tile(np.arange(T), (B, 1)) if positions_BT is None else np.asarray(positions_BT)
+    segment_ids_BT = np.ones((B, T)) if segment_ids_BT is None else np.asarray(segment_ids_BT)
+    rows = zip(np.asarray(tokens_BT), positions_BT, segment_ids_BT, strict=True)
+    return np.stack([sequence(cfg, params, *row) for row in rows])
+
+
+def sequence(cfg, params, tokens_T, positions_T, segment_ids_T):
+    """Returns logits_TV of one row: embed, mix and widen num_layers times, read out."""
+    x_TD = params["tokens"]["embedding"][tokens_T] + added_positions(cfg, params, positions_T)
+    for n in range(cfg.num_layers):
+        block = tree_map(lambda x_N, n=n: x_N[n], params["blocks"])
+        mix = lambda x_TD, p=block["attention"]: attention(cfg, p, x_TD, positions_T, segment_ids_T)  # noqa: E731
+        widen = lambda x_TD, p=block["mlp"]: feed_forward(cfg, p, x_TD)  # noqa: E731
+        for sub_layer, p_norm in ((mix, block["attention_norm"]), (widen, block["mlp_norm"])):
+            if cfg.norm_placement == "pre":
+                x_TD = x_TD + sub_layer(norm(cfg, p_norm, x_TD))
+            else:
+                x_TD = norm(cfg, p_norm, x_TD + sub_layer(x_TD))
+    if cfg.norm_placement == "pre":
+        x_TD = norm(cfg, params["final_norm"], x_TD)
+    kernel_DV = params["tokens"]["embedding"].T if cfg.tie_embeddings else params["head"]["kernel"]
+    return x_TD @ kernel_DV[:, : cfg.vocab_size]
+
+
+def attention(cfg, p, x_TD, positions_T, segment_ids_T):
+    """The sum over heads h of softmax(q_h k_h' / sqrt C) v_h W_h (Vaswani et al. 2017, section 3.2).
+
+    Head h reads key/value head h // (H / K) (arXiv 2305.13245); queries and keys are normalised (arXiv 2010.04245) and
+    then turned (arXiv 2104.09864) where the config says so; a query sees no later key, none of another segment, and
+    the `window` nearest at most, itself included (arXiv 2004.05150).
+    """
+    assert cfg.attention.name == "causal", cfg.attention
+    options = {"window": None, "qk_norm": False} | dict(cfg.attention.kwargs)
+    T = len(x_TD)
+    y_TD = np.zeros_like(x_TD)
+    for h in range(cfg.num_heads):
+        k = h // (cfg.num_heads // cfg.num_kv_heads)
+        q_TC = x_TD @ p["query"]["kernel"][:, h] + bias(p["query"], h)
+        k_SC = x_TD @ p["key"]["kernel"][:, k] + bias(p["key"], k)
+        v_SC = x_TD @ p["value"]["kernel"][:, k] + bias(p["value"], k)
+        if options["qk_norm"]:
+            q_TC = rms_norm(q_TC, p["query_norm"]["scale"])
+            k_SC = rms_norm(k_SC, p["key_norm"]["scale"])
+        if cfg.positions.name == "rotary":
+            q_TC, k_SC = rotate(cfg, q_TC, positions_T), rotate(cfg, k_SC, positions_T)
+        scores_TS = q_TC @ k_SC.T / np.sqrt(cfg.d_head)
+        for t in range(T):
+            for s in range(T):
+                near = options["window"] is None or t - s < options["window"]
+                if s > t or segment_ids_T[s] != segment_ids_T[t] or not near:
+                    scores_TS[t, s] = -np.inf
+        y_TD += softmax(scores_TS) @ v_SC @ p["output"]["kernel"][h]
+    return y_TD + bias(p["output"])
+
+
+def softmax(x_TS):
+    """exp x over its sum, shifted so that the largest exponent is 0."""
+    weights_TS = np.exp(x_TS - x_TS.max(axis=-1, keepdims=True))
+    return weights_TS / weights_TS.sum(axis=-1, keepdims=True)
+
+
+def rotate(cfg, x_TC, positions_T):
+    """Turns the pair (x_i, x_{i+R}), read as a complex number, by the angle p base^(-i/R) (arXiv 2104.09864)."""
+    base = cfg.positions.kwargs.get("base", 10000.0)
+    R = cfg.d_head // 2
+    turned_TR = (x_TC[:, :R] + 1j * x_TC[:, R:]) * np.exp(1j * np.outer(positions_T, base ** (-np.arange(R) / R)))
+    return np.concatenate([turned_TR.real, turned_TR.imag], axis=-1)
+
+
+def added_positions(cfg, params, positions_T):
+    """Returns what is added to the embeddings: a learned row, sines and cosines (Vaswani, section 3.5), or 0."""
+    if cfg.positions.name == "learned":
+        return params["positions"]["table"]["embedding"][positions_T]
+    if cfg.positions.name == "sinusoidal":
+        base = cfg.positions.kwargs.get("base", 10000.0)
+        added_TD = np.zeros((len(positions_T), cfg.d_model))
+        for d in range(cfg.d_model):
+            angle_T = positions_T / base ** (2 * (d // 2) / cfg.d_model)
+            added_TD[:, d] = np.sin(angle_T) if d % 2 == 0 else np.cos(angle_T)
+        return added_TD
+    assert cfg.positions.name in ("rotary", "none"), cfg.positions
+    return 0.0
+
+
+def feed_forward(cfg, p, x_TD):
+    """W_down f(W_up x), or W_down (silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
+    up_TF = x_TD @ p["up"]["kernel"] + bias(p["up"])
+    if cfg.mlp.name == "swiglu":
+        gate_TF = x_TD @ p["gate"]["kernel"] + bias(p["gate"])
+        hidden_TF = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
+    elif cfg.mlp.name == "gelu":
+        hidden_TF = 0.5 * up_TF * (1 + np.tanh(np.sqrt(2 / np.pi) * (up_TF + 0.044715 * up_TF**3)))
+    else:
+        assert cfg.mlp.name == "relu", cfg.mlp
+        hidden_TF = np.maximum(0, up_TF)
+    return hidden_TF @ p["down"]["kernel"] + bias(p["down"])
+
+
+def norm(cfg, p, x_TD):
+    """Layer normalisation (arXiv 1607.06450) or that of the root mean square (arXiv 1910.07467)."""
+    epsilon = cfg.norm.kwargs.get("epsilon", 1e-5)
+    if cfg.norm.name == "rmsnorm":
+        return rms_norm(x_TD, p["scale"], epsilon)
+    assert cfg.norm.name == "layernorm", cfg.norm
+    x_TD = x_TD - x_TD.mean(axis=-1, keepdims=True)
+    y_TD = x_TD / np.sqrt((x_TD**2).mean(axis=-1, keepdims=True) + epsilon) * p["scale"]
+    return y_TD + p["bias"] if cfg.norm.kwargs.get("use_bias", True) else y_TD
+
+
+def rms_norm(x_TC, scale_C, epsilon=1e-5):
+    """x over its root mean square, scaled."""
+    return x_TC / np.sqrt((x_TC**2).mean(axis=-1, keepdims=True) + epsilon) * scale_C
+
+
+def bias(p, index=...):
+    """Returns (a head's part of) the bias, 0 where the projection has none."""
+    return p["bias"][index] if "bias" in p else 0.0
+
+
+def tree_map(function, tree):
+    """Applies the function to every array of a nested dict."""
+    return {k: tree_map(function, v) if isinstance(v, dict) else function(v) for k, v in tree.items()}

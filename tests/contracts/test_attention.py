@@ -1,0 +1,238 @@
+"""What every attention in the table owes: the past alone, one segment alone, and one result cached, sharded or plain.
+
+Shapes: B batch, T query position (of the whole sequence), D model width, V vocabulary; U and E, T and D of the input.
+"""
+
+import contextlib
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax import model, registry, sharding
+from gptjax.model.attention import ATTENTIONS
+from gptjax.model.config import ModelConfig
+from gptjax.model.positions import POSITIONS
+from gptjax.registry import Choice
+
+# The name of a case -> the attention's options, other fields of the model.
+OPTIONS = {
+    "plain": ({}, {}),
+    "window": ({"window": 3}, {}),
+    "qk_norm": ({"qk_norm": True}, {}),
+    "grouped_query": ({}, {"num_kv_heads": 2}),
+    "multi_query": ({}, {"num_kv_heads": 1}),
+}
+CASES = [
+    (name, option)
+    for name, factory in ATTENTIONS.items()
+    for option, (kwargs, _) in OPTIONS.items()
+    if kwargs.keys() <= registry.options(factory).keys()
+]
+cases = pytest.mark.parametrize(("name", "option"), CASES)
+B = T = 8
+TOKENS_BT = np.random.default_rng(1).integers(0, 16, (B, T))
+POSITIONS_BT = np.tile([0, 1, 2, 0, 1, 2, 3, 0], (B, 1))
+SEGMENT_IDS_BT = np.tile([1, 1, 1, 2, 2, 2, 2, 0], (B, 1))
+ONE_SEGMENT = np.tile(np.arange(T), (B, 1)), np.ones((B, T), int)
+
+# What the programs compute is under test, not how fast: compiling them takes half the time so.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def config(name, option, **changes):
+    kwargs, fields = OPTIONS[option]
+    fields = {
+        "vocab_size": 16,
+        "d_model": 16,
+        "num_layers": 2,
+        "num_heads": 4,
+        "seq_len": T,
+        "vocab_multiple": 1,
+        **fields,
+        **changes,
+    }
+    return ModelConfig(attention=Choice(name, kwargs), **({"positions": Choice("rotary")} | fields))
+
+
+@functools.cache
+def params_of(cfg):
+    """Random in every entry, and large enough for sharp attention."""
+    random = np.random.default_rng(0)
+
+    def draw(path, shape):
+        noise = 0.2 * random.standard_normal(shape.shape, np.float32)
+        return jnp.asarray(noise + 1 if path[-1].key == "scale" else noise)
+
+    shapes = jax.eval_shape(functools.partial(model.init_params, cfg), jax.random.key(0))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def layout_of(cfg, rules):
+    """Returns a layout of eight devices, None without rules; heads over as many as the key/value heads divide over."""
+    if rules is None:
+        return None
+    tensor = math.gcd(2, cfg.resolve().num_kv_heads) if rules == "fsdp_tp" else 1
+    return sharding.Layout(sharding.make_mesh(sharding.MeshConfig(tensor=tensor)), rules)
+
+
+def in_use(layout):
+    return contextlib.nullcontext() if layout is None else sharding.use(layout)
+
+
+@functools.cache
+def influence(cfg):
+    """Returns how strongly the features at t depend on the token at u, by the gradient: each token is another row."""
+    params, tokens_BT = params_of(cfg), jnp.arange(T)[None]
+
+    def features(embedding_VD):
+        return model.features(cfg, {**params, "tokens": {"embedding": embedding_VD}}, tokens_BT)[0][0]
+
+    jacobian_TDVE = np.asarray(jit(jax.jacrev(features))(params["tokens"]["embedding"]))
+    return np.abs(jacobian_TDVE).sum((1, 3))[:, :T]
+
+
+@cases
+def test_no_position_sees_its_future(name, option):
+    """The gradient of output t with respect to input u is exactly zero for u > t, and not zero for u = t."""
+    influence_TU = influence(config(name, option))
+    assert np.all(np.triu(influence_TU, 1) == 0)
+    assert np.all(np.diagonal(influence_TU) > 0)
+
+
+@cases
+def test_the_past_is_seen_as_far_as_the_window(name, option):
+    """Every earlier position has an influence; with a window, those that a chain of windows reaches, one a layer."""
+    cfg = config(name, option)
+    reach = cfg.num_layers * (OPTIONS[option][0].get("window", T) - 1)
+    distance_TU = np.arange(T)[:, None] - np.arange(T)
+    np.testing.assert_array_equal(influence(cfg) > 0, (distance_TU >= 0) & (distance_TU <= reach))
+
+
+@functools.cache
+def forward(cfg, rules=None):
+    """Returns a compiled (tokens_BT, positions_BT, segment_ids_BT) -> logits_BTV; with rules, on eight devices."""
+    params, layout = params_of(cfg), layout_of(cfg, rules)
+    if layout is not None:
+        params = jax.device_put(params, sharding.shardings(layout, model.logical_axes(cfg), params))
+
+    @jit
+    def run(params, tokens_BT, positions_BT, segment_ids_BT):
+        with in_use(layout):
+            return model.apply(cfg, params, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT)[0]
+
+    def place(x_BT):
+        return x_BT if layout is None else jax.device_put(x_BT, layout.sharding(("act_batch", "act_seq")))
+
+    return lambda *inputs: np.asarray(run(params, *map(place, inputs)))
+
+
+@cases
+def test_segments_are_isolated(name, option):
+    """Other tokens in one segment leave the logits of the others as they are, to the bit, and change its own."""
+    before_BTV = forward(config(name, option))(TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT)
+    for segment in (0, 1, 2):
+        inside_BT = segment == SEGMENT_IDS_BT
+        tokens_BT = np.where(inside_BT, (TOKENS_BT + 1) % 16, TOKENS_BT)
+        after_BTV = forward(config(name, option))(tokens_BT, POSITIONS_BT, SEGMENT_IDS_BT)
+        np.testing.assert_array_equal(after_BTV[~inside_BT], before_BTV[~inside_BT])
+        assert np.all(np.any(after_BTV[inside_BT] != before_BTV[inside_BT], axis=-1))
+
+
+@cases
+def test_packed_equals_alone(name, option):
+    """A document in a packed row has the logits that it has in a row of its own."""
+    run = forward(config(name, option))
+    packed_BTV = run(TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT)
+    # What else the row of its own holds is in the document's future, and so not seen.
+    alone_BTV = run(np.roll(TOKENS_BT, -3, axis=1), *ONE_SEGMENT)
+    np.testing.assert_allclose(packed_BTV[:, 3:7], alone_BTV[:, :4], rtol=1e-5, atol=1e-5)
+
+
+def decode(cfg, tokens_BT, lengths_B):
+    """Returns logits_BTV from a prefill of prompts of unequal lengths, padded on the right, then token by token."""
+    params = params_of(cfg)
+    rows_B = np.arange(B)
+
+    @jit
+    def step(cache, tokens, positions, segments):
+        return model.apply(cfg, params, tokens, positions_BT=positions, segment_ids_BT=segments, cache=cache)[:2]
+
+    # What stands in slots not yet written must not matter.
+    cache = jax.tree.map(lambda x: x + 3, model.init_cache(cfg, B, T))
+    logits_BTV = np.zeros((B, T, cfg.vocab_size), np.float32)
+
+    P = lengths_B.max()
+    real_BP = np.arange(P) < lengths_B[:, None]
+    prompts_BP = np.where(real_BP, tokens_BT[:, :P], 0)
+    prefilled_BPV, cache = step(cache, prompts_BP, np.where(real_BP, np.arange(P), 0), real_BP.astype(np.int32))
+    logits_BTV[:, :P][real_BP] = np.asarray(prefilled_BPV)[real_BP]
+    for n in range(T - lengths_B.min()):
+        positions_B = lengths_B + n
+        real_B = positions_B < T  # a row that is done goes on with padding
+        slot_B = np.where(real_B, positions_B, 0)
+        token_B1, slot_B1 = np.where(real_B, tokens_BT[rows_B, slot_B], 0)[:, None], slot_B[:, None]
+        next_B1V, cache = step(cache, token_B1, slot_B1, real_B.astype(np.int32)[:, None])
+        logits_BTV[rows_B[real_B], slot_B[real_B]] = np.asarray(next_B1V)[real_B, 0]
+    return logits_BTV
+
+
+def assert_cached_equals_full(cfg):
+    cached_BTV = decode(cfg, TOKENS_BT, np.array([5, 1, 3, 8, 2, 2, 7, 4]))
+    np.testing.assert_allclose(cached_BTV, forward(cfg)(TOKENS_BT, *ONE_SEGMENT), rtol=1e-5, atol=1e-5)
+
+
+@cases
+def test_cached_decoding_equals_the_full_forward(name, option):
+    """Every position's logits, whether its token came with the prompt or alone, are those of the whole sequence."""
+    assert_cached_equals_full(config(name, option))
+
+
+@pytest.mark.parametrize("positions", [name for name in POSITIONS if name != "rotary"])
+def test_cached_decoding_with_other_positions(positions):
+    """The same for the schemes that the test above leaves out."""
+    assert_cached_equals_full(config("causal", "plain", positions=Choice(positions)))
+
+
+@pytest.mark.parametrize("rules", sharding.RULES)
+@cases
+def test_sharded_equals_unsharded(name, option, rules):
+    """Logits on eight devices are those of one, whatever the layout."""
+    cfg = config(name, option)
+    inputs = TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT
+    np.testing.assert_allclose(forward(cfg, rules)(*inputs), forward(cfg)(*inputs), rtol=1e-5, atol=1e-5)
+
+
+@functools.cache
+def gradients(cfg, rules=None):
+    """Returns the gradients of a weighted sum of the features, and the shardings that their parameters have."""
+    params, layout = params_of(cfg), layout_of(cfg, rules)
+    weights_BTD = np.random.default_rng(3).standard_normal((B, T, cfg.d_model), np.float32)
+    placed = None
+    if layout is not None:
+        placed = sharding.shardings(layout, model.logical_axes(cfg), params)
+        params = jax.device_put(params, placed)
+
+    def loss(params):
+        with in_use(layout):
+            x_BTD = model.features(cfg, params, TOKENS_BT, segment_ids_BT=SEGMENT_IDS_BT)[0]
+        return jnp.sum(x_BTD * weights_BTD)
+
+    return jit(jax.grad(loss), out_shardings=placed)(params), placed
+
+
+@pytest.mark.parametrize("rules", sharding.RULES)
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_sharded_gradients_equal_unsharded(name, rules):
+    """So are the gradients, each laid as its parameter."""
+    cfg = config(name, "grouped_query")
+    grads, placed = gradients(cfg, rules)
+    assert jax.tree.map(lambda grad: grad.sharding, grads) == placed
+    for (path, grad), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(gradients(cfg)[0]), strict=True
+    ):
+        atol = 1e-5 * max(1.0, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(grad, wanted, rtol=1e-5, atol=atol, err_msg=jax.tree_util.keystr(path))

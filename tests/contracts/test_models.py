@@ -1,0 +1,240 @@
+"""What the decoder owes whatever it is made of: the papers' numbers, plain trees, one result however it is computed."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax import model
+from gptjax.model.attention import ATTENTIONS
+from gptjax.model.config import REMAT_POLICIES, ModelConfig
+from gptjax.model.layers import NORMS
+from gptjax.model.mlp import MLPS
+from gptjax.model.positions import POSITIONS
+from gptjax.registry import Choice
+from gptjax.sharding import WEIGHT_NAMES
+from tests.contracts import reference
+
+BASE = ModelConfig(vocab_size=29, d_model=24, num_layers=2, num_heads=4, seq_len=10, vocab_multiple=1)
+ROTARY, RMS, SWIGLU = Choice("rotary"), Choice("rmsnorm"), Choice("swiglu")
+VARIANTS = {
+    "gpt2": {},
+    "gpt1": {"norm_placement": "post", "init_std": 0.1},
+    "vaswani": {"norm_placement": "post", "mlp": Choice("relu"), "positions": Choice("sinusoidal")},
+    "llama": {"positions": ROTARY, "norm": RMS, "mlp": SWIGLU, "num_kv_heads": 2, "use_bias": False, "d_ff": 40},
+    "mistral": {
+        "attention": Choice("causal", {"window": 3}),
+        "positions": ROTARY,
+        "norm": RMS,
+        "mlp": SWIGLU,
+        "num_kv_heads": 2,
+        "use_bias": False,
+        "tie_embeddings": False,
+    },
+    "qk_norm": {
+        "attention": Choice("causal", {"qk_norm": True}),
+        "positions": ROTARY,
+        "num_kv_heads": 2,
+        "d_head": 10,
+        "norm": RMS,
+        "mlp": SWIGLU,
+    },
+    "multi_query": {
+        "positions": Choice("sinusoidal", {"base": 50.0}),
+        "num_kv_heads": 1,
+        "use_bias": False,
+        "tie_embeddings": False,
+    },
+    "no_positions": {
+        "positions": Choice("none"),
+        "norm": Choice("layernorm", {"use_bias": False, "epsilon": 0.1}),
+        "use_bias": False,
+    },
+    "padded_vocabulary": {"vocab_multiple": 16, "tie_embeddings": False, "mlp": Choice("relu")},
+    "every_option": {
+        "attention": Choice("causal", {"window": 2, "qk_norm": True}),
+        "positions": Choice("rotary", {"base": 50.0}),
+        "norm": Choice("rmsnorm", {"epsilon": 0.1}),
+        "norm_placement": "post",
+        "num_kv_heads": 1,
+        "d_head": 6,
+        "vocab_multiple": 4,
+    },
+}
+variants = pytest.mark.parametrize("name", VARIANTS)
+
+# A row that is one document, and one with two documents (positions start again) and padding.
+TOKENS_BT = jax.random.randint(jax.random.key(7), (2, 10), 0, BASE.vocab_size)
+POSITIONS_BT = jnp.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 0, 1, 2, 3, 4, 0, 0]])
+SEGMENT_IDS_BT = jnp.array([[1] * 10, [1] * 3 + [2] * 5 + [0] * 2])
+
+
+def config(name, **changes):
+    return dataclasses.replace(BASE, **VARIANTS[name] | changes)
+
+
+@functools.cache
+def shapes_of(name):
+    return jax.eval_shape(functools.partial(model.init_params, config(name)), jax.random.key(0))
+
+
+@functools.cache
+def params_of(name):
+    """Every entry is random: a bias of 0 or a scale of 1 would hide itself. Drawn outside jax, to compile nothing."""
+    random = np.random.default_rng(1)
+
+    def draw(path, shape):
+        noise = 0.15 * random.standard_normal(shape.shape, np.float32)
+        return jnp.asarray(noise + 1 if path[-1].key == "scale" else noise)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(name))
+
+
+def cross_entropy(cfg, params):
+    """The mean over the positions whose target is in the same segment, and the logits."""
+    logits_BTV = model.apply(cfg, params, TOKENS_BT, positions_BT=POSITIONS_BT, segment_ids_BT=SEGMENT_IDS_BT)[0]
+    logprobs_BTV = jax.nn.log_softmax(logits_BTV[:, :-1])
+    chosen_BT = jnp.take_along_axis(logprobs_BTV, TOKENS_BT[:, 1:, None], -1)[..., 0]
+    counted_BT = (SEGMENT_IDS_BT[:, 1:] == SEGMENT_IDS_BT[:, :-1]) & (SEGMENT_IDS_BT[:, 1:] > 0)
+    return -jnp.sum(chosen_BT * counted_BT) / jnp.sum(counted_BT), logits_BTV
+
+
+# Most of the time here would go into making small programs fast; what they compute is under test.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def run(name, **changes):
+    """Returns loss, logits_BTV and gradients; one compilation serves all tests of a variant."""
+    loss = functools.partial(cross_entropy, config(name, **changes))
+    (loss, logits_BTV), grads = jit(jax.value_and_grad(loss, has_aux=True))(params_of(name))
+    return loss, logits_BTV, grads
+
+
+@variants
+def test_it_equals_the_reference(name):
+    """Packed rows give the float64 oracle's logits; columns that only pad the vocabulary are never chosen."""
+    cfg = config(name)
+    actual_BTV = np.asarray(run(name)[1])
+    expected_BTV = reference.decoder(cfg, params_of(name), TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT)
+    assert actual_BTV.dtype == np.float32
+    assert actual_BTV.shape[-1] == cfg.padded_vocab_size
+    np.testing.assert_allclose(actual_BTV[..., : cfg.vocab_size], expected_BTV, rtol=1e-5, atol=1e-5)
+    assert np.all(actual_BTV[..., cfg.vocab_size :] == np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize(
+    ("field", "table"), [("attention", ATTENTIONS), ("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS)]
+)
+def test_the_reference_knows_every_entry(field, table):
+    """A new entry of a table has to be written down in the reference and in a variant above."""
+    assert {getattr(config(name), field).name for name in VARIANTS} == set(table)
+
+
+def test_four_numbers_make_a_model():
+    """Vocabulary, width, depth and heads are enough; fresh, it is as good as a guess, and positions are the default."""
+    cfg = ModelConfig(vocab_size=29, d_model=24, num_layers=2, num_heads=4)
+    assert cfg.validate() == []
+    params = jit(functools.partial(model.init_params, cfg))(jax.random.key(0))
+    logits_BTV, cache, aux = jit(functools.partial(model.apply, cfg))(params, TOKENS_BT)
+    assert logits_BTV.shape == (2, 10, cfg.padded_vocab_size)
+    assert (cache, aux) == (None, {})
+    assert abs(-jnp.mean(jax.nn.log_softmax(logits_BTV)[..., :29]) - np.log(29)) < 0.05
+    expected_BTV = reference.decoder(cfg, params, TOKENS_BT)
+    np.testing.assert_allclose(logits_BTV[..., :29], expected_BTV, rtol=1e-5, atol=1e-6)
+
+
+@variants
+def test_parameters_are_plain(name):
+    """Nested dicts of float32 arrays, and beside them a tree of known names, one for each dim."""
+    cfg = config(name)
+    names = model.logical_axes(cfg)
+    blocks = 0
+
+    def walk(array, axes, path):
+        nonlocal blocks
+        if type(array) is dict:
+            assert type(axes) is dict, path
+            assert array.keys() == axes.keys(), path
+            for key in array:
+                walk(array[key], axes[key], f"{path}/{key}")
+            return
+        assert type(array) is jax.ShapeDtypeStruct, path
+        assert array.dtype == jnp.float32, path
+        assert type(axes) is tuple, path
+        assert len(axes) == array.ndim, path
+        assert set(axes) <= WEIGHT_NAMES | {None}, path
+        if path.startswith("/blocks"):
+            blocks += 1
+            assert (axes[0], array.shape[0]) == ("layers", cfg.num_layers), path
+
+    walk(shapes_of(name), names, "")
+    assert blocks > 0
+
+
+@variants
+def test_every_parameter_learns(name):
+    """Cross-entropy reaches every array, in every layer.
+
+    One exception, which is mathematics: a key bias b adds q.b to all of a query's scores, and the softmax takes it out
+    again, unless keys are turned or normalised after the bias was added.
+    """
+    cfg = config(name)
+    _, _, grads = run(name)
+    idle = cfg.positions.name != "rotary" and not cfg.attention.kwargs.get("qk_norm", False)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        label = jax.tree_util.keystr(path, simple=True, separator="/")
+        parts = np.asarray(grad if label.startswith("blocks/") else grad[None])
+        for part in parts:
+            if label == "blocks/attention/key/bias" and idle:
+                assert np.abs(part).max() < 1e-6, label
+            else:
+                assert np.abs(part).max() > 1e-5, label
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qk_norm"])
+def test_bfloat16_is_close(name):
+    """Computing in bfloat16 moves the logits by two per cent of their size at most, and leaves them in float32."""
+    exact_BTV = run(name)[1][..., : BASE.vocab_size]
+    loss = functools.partial(cross_entropy, config(name, dtype="bfloat16"))
+    rough_BTV = jit(loss)(params_of(name))[1][..., : BASE.vocab_size]
+    assert rough_BTV.dtype == jnp.float32
+    assert 0 < jnp.linalg.norm(rough_BTV - exact_BTV) < 0.02 * jnp.linalg.norm(exact_BTV)
+
+
+def assert_same(actual, expected):
+    """Loss and gradients agree to float32's rounding, each array by its own largest entry."""
+    np.testing.assert_allclose(actual[0], expected[0], rtol=1e-6)
+    for (path, a), e in zip(jax.tree_util.tree_leaves_with_path(actual[2]), jax.tree.leaves(expected[2]), strict=True):
+        atol = 2e-6 * max(float(np.abs(e).max()), 1e-2)
+        np.testing.assert_allclose(a, e, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mistral"])
+def test_unrolled_equals_scanned(name):
+    """Loss and gradients do not depend on how the loop over blocks is compiled."""
+    assert_same(run(name, scan_layers=False), run(name))
+
+
+@pytest.mark.parametrize(
+    ("policy", "scan_layers"), [*((policy, True) for policy in REMAT_POLICIES[1:]), ("full", False)]
+)
+def test_recomputing_changes_nothing(policy, scan_layers):
+    """What the backward pass computes again comes out as it was."""
+    assert_same(run("gpt2", remat=policy, scan_layers=scan_layers), run("gpt2"))
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_recomputing_keeps_less(scan_layers):
+    """The policies are in order: each keeps fewer numbers for the backward pass than the one before."""
+
+    def kept(policy):
+        loss = functools.partial(cross_entropy, config("gpt2", remat=policy, scan_layers=scan_layers))
+        residuals = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], params_of("gpt2"))
+        return sum(leaf.size for leaf in jax.tree.leaves(residuals))
+
+    none, dots, minimal, full = map(kept, ("none", "dots", "minimal", "full"))
+    assert full < minimal < dots < none

@@ -1,0 +1,112 @@
+"""What is composed into an update, and where its state lies; tests/contracts/test_optimizers.py has the table."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax.optim.config import OptimConfig
+from gptjax.optim.optimizer import make_optimizer, make_schedule, skips, state_shardings
+from gptjax.registry import Choice
+
+PARAMS = {
+    "a": {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.ones(3, np.float32)},
+    "b": {"kernel": np.full((3, 2), -1.0, np.float32)},
+}
+
+
+# Most of the time here would go into making small programs fast; what they compute is under test.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def clipper(clip_norm):
+    """Adam with an epsilon of 1: its first update is no longer the same for every length of the gradient."""
+    cfg = OptimConfig(optimizer=Choice("adamw", {"eps": 1.0}), warmup_steps=0, weight_decay=0.0, clip_norm=clip_norm)
+    tx = make_optimizer(cfg, PARAMS)
+    return jit(lambda grads: tx.update(grads, tx.init(PARAMS), PARAMS, loss=1.0))
+
+
+def random_grads(norm):
+    """Gradients of a given global norm, of other lengths in each parameter."""
+    random = np.random.default_rng(0)
+    grads = jax.tree.map(lambda p: random.standard_normal(p.shape) * p.size, PARAMS)
+    whole = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads)))
+    return jax.tree.map(lambda g: np.float32(g * norm / whole), grads)
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), one, other)
+
+
+def test_a_huge_gradient_is_clipped_as_a_whole():
+    """To the global norm, with its direction kept over all parameters; one below, or without a limit, is left."""
+    updates = {}
+    for norm in (0.4, 0.5, 1e6):
+        for clip_norm in (0.5, None):
+            updates[norm, clip_norm] = clipper(clip_norm)(random_grads(norm))[0]
+    assert_close(updates[1e6, 0.5], updates[0.5, None])
+    assert_close(updates[0.4, 0.5], updates[0.4, None])
+    assert np.all(np.abs(updates[1e6, None]["a"]["bias"]) > 1.5 * np.abs(updates[1e6, 0.5]["a"]["bias"]))
+
+
+def test_an_update_is_the_rate_of_its_step_in_the_warm_up_and_after():
+    """Under a constant gradient Adam moves by the learning rate, and decayed parameters by their share of it too."""
+    cfg = OptimConfig(
+        num_steps=12, warmup_steps=4, peak_lr=0.1, weight_decay=0.5, clip_norm=None, schedule=Choice("linear")
+    )
+    tx, schedule = make_optimizer(cfg, PARAMS), make_schedule(cfg)
+    state, update = tx.init(PARAMS), jit(tx.update)
+    rates = []
+    for step in range(12):
+        updates, state = update(jax.tree.map(np.ones_like, PARAMS), state, PARAMS, loss=1.0)
+        rates.append(-float(updates["a"]["bias"][0]))
+        assert rates[-1] == pytest.approx(float(schedule(step)), rel=1e-4)
+        np.testing.assert_allclose(updates["a"]["kernel"], -rates[-1] * (1 + 0.5 * 2.0), rtol=1e-5)
+        np.testing.assert_allclose(updates["b"]["kernel"], -rates[-1] * (1 - 0.5 * 1.0), rtol=1e-5)
+    np.testing.assert_allclose(rates[:6], [0.02, 0.04, 0.06, 0.08, 0.1, 0.1 * 7 / 8], rtol=1e-4)
+
+
+@pytest.mark.parametrize("clip_norm", [0.5, None])
+def test_a_gradient_that_is_not_finite_is_skipped_before_it_is_clipped(clip_norm):
+    """Clipping would make it NaN everywhere."""
+    grads = random_grads(1.0)
+    grads["a"]["bias"][1] = np.inf
+    updates, state = clipper(clip_norm)(grads)
+    assert not any(jnp.any(update) for update in jax.tree.leaves(updates))
+    assert (int(skips(state).consecutive), int(skips(state).total)) == (1, 1)
+
+
+# ---- where the state lies (names stand for shardings)
+
+
+def test_each_moment_lies_as_its_own_parameter():
+    """The longest path decides: a parameter's name may end another's, and shapes may be equal."""
+    params = {"kernel": jnp.ones((2, 3)), "x": {"kernel": jnp.ones((2, 3))}, "scale": jnp.ones(3)}
+    where = {"kernel": "top", "x": {"kernel": "inner"}, "scale": "scale"}
+    state = jax.eval_shape(make_optimizer(OptimConfig(no_decay="scale", decay=".*kernel"), params).init, params)
+    leaves = jax.tree_util.tree_leaves_with_path(state_shardings(state, params, where, "everywhere"))
+    found = {jax.tree_util.keystr(path, simple=True, separator="/"): place for path, place in leaves}
+    moments = {path: place for path, place in found.items() if place != "everywhere"}
+    assert sorted(moments.values()) == ["inner", "inner", "scale", "scale", "top", "top"]
+    for path, place in moments.items():
+        assert path.endswith({"top": "/kernel", "inner": "/x/kernel", "scale": "/scale"}[place]), path
+    assert sum(place == "everywhere" for place in found.values()) >= 3  # the counters
+
+
+def test_what_has_another_shape_or_another_path_is_replicated():
+    """As the row and column statistics of Adafactor, or a counter that happens to be called like a parameter."""
+    params = {"x": {"kernel": jnp.ones((2, 3))}}
+    state = {
+        "row": {"x": {"kernel": jnp.ones(2)}},
+        "x": {"other": jnp.ones((2, 3))},
+        "m": {"x": {"kernel": jnp.ones((2, 3))}},
+    }
+    places = state_shardings(state, params, {"x": {"kernel": "split"}}, "everywhere")
+    assert places == {
+        "row": {"x": {"kernel": "everywhere"}},
+        "x": {"other": "everywhere"},
+        "m": {"x": {"kernel": "split"}},
+    }
