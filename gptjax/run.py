@@ -60,7 +60,9 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
             display.say(f"stopped at step {step}, saved; run the same command to go on")
             return exit_code
         display.say(f"done at step {step}: {workdir.path}")
-        if cfg.sample.prompts and jax.process_count() == 1:
+        if cfg.sample.prompts and jax.process_count() > 1:
+            display.warn(f"several processes write no sample; run python -m gptjax.sample --workdir={workdir.path}")
+        elif cfg.sample.prompts:
             write_samples(experiment, state.params, step, records, display, workdir)
     return 0
 
@@ -116,17 +118,24 @@ def loop(
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)
     meter = throughput.Meter(experiment.tokens_per_step, experiment.flops_per_step, peak)
-    unread: Callable[[], None] | None = None  # reads the metrics of the step dispatched last
+    unread: Callable[[], int] | None = None  # reads the metrics of the step dispatched last
+    skipped = 0  # updates skipped in a row, as far as metrics were read
 
-    def read(step: int, cursor: int, metrics: Metrics, norms: Mapping[str, Any]) -> None:
-        if int(metrics["skipped_in_a_row"][0]) > cfg.optim.max_skipped_steps:
-            raise UserError(
-                f"loss or gradient was not finite for {cfg.optim.max_skipped_steps + 1} steps in a row, until step "
-                f"{step}; the last good checkpoint is step {checkpoints.latest()}; lower optim.peak_lr"
-            )
+    def read(step: int, cursor: int, metrics: Metrics, norms: Mapping[str, Any]) -> int:
+        skipped = int(metrics["skipped_in_a_row"][0])
+        if skipped:
+            display.warn(f"step {step}: loss or gradient is not finite, the update was skipped ({skipped} in a row)")
         meter.step()
         if is_logged(step):
             records.train_row(step, cursor * seq_len, jax.device_get(metrics), meter.read(), jax.device_get(norms))
+        if skipped > cfg.optim.max_skipped_steps:
+            good = checkpoints.latest()
+            raise UserError(
+                f"loss or gradient was not finite for {skipped} steps in a row, until step {step}; "
+                f"{'there is no checkpoint yet' if good is None else f'the last good checkpoint is step {good}'}; "
+                f"lower optim.peak_lr"
+            )
+        return skipped
 
     def is_logged(step: int) -> bool:
         return step % cfg.train.log_every == 0 or step == num_steps
@@ -145,8 +154,7 @@ def loop(
             evaluation_due = step > start and (last or step % cfg.evaluation.every == 0)
             checkpoint_due = step > start and (last or stopped or step % cfg.checkpoint.every == 0)
             if unread is not None and (evaluation_due or checkpoint_due):
-                unread()
-                unread = None
+                skipped, unread = unread(), None
             with meter.paused():
                 valid_loss = None
                 if evaluation_due:
@@ -156,7 +164,8 @@ def loop(
                 is_best = valid_loss is not None and valid_loss < best_loss
                 if valid_loss is not None:
                     best_loss = min(best_loss, valid_loss)
-                if checkpoint_due or is_best:
+                # Where updates are being skipped the parameters may be the reason: such a state displaces no good one.
+                if is_best or (checkpoint_due and (not skipped or last or stopped)):
                     records.sync()
                     checkpoints.save(state, step, cursor, experiment.meta, valid_loss)
             if last or stopped:
@@ -167,7 +176,7 @@ def loop(
             norms = param_norms(state.params) if is_logged(step) else {}
             profiler.after(step, metrics)
             if unread is not None:
-                unread()
+                skipped = unread()
             unread = functools.partial(read, step, cursor, metrics, norms)
             display.advance(step)
         checkpoints.wait()
@@ -222,6 +231,7 @@ def check(cfg: ExperimentConfig) -> int:
         display.say(f"{path:36} {count:>14,}  {dims}")
     for line in summary(experiment):
         display.say(line)
+    display.say(f"flops     counted as {accounting.FLOPS_CONVENTION}")
     memory = experiment.lower_train_step().compile().memory_analysis()
     sizes = {"state and batch": memory.argument_size_in_bytes, "activations": memory.temp_size_in_bytes}
     display.say(

@@ -190,6 +190,25 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_committed(command_line, tm
     assert [row["step"] for row in rows(workdir)] == list(range(1, 41))
 
 
+def test_a_run_that_diverges_stops_and_leaves_the_last_good_checkpoint(command_line, tmp_path, text):
+    """The first update is so large that no later loss is finite: each is skipped, said and counted, up to a limit."""
+    workdir = tmp_path / "run"
+    absurd = ("--config.optim.peak_lr=1e30", "--config.optim.warmup_steps=0", "--config.optim.max_skipped_steps=3")
+    result = command_line.run(
+        "main", TINY, f"--workdir={workdir}", f"--config.data.path={text}", "--config.checkpoint.every=1", *absurd
+    )
+    assert_plain_mistake(result, ["not finite for 4 steps in a row, until step 5", "step 1", "lower optim.peak_lr"])
+    assert "warning: step 3: loss or gradient is not finite, the update was skipped (2 in a row)" in result.stdout
+    assert [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()] == ["1"]
+    assert [(row["step"], row["loss"] is None, row["skipped_steps"]) for row in rows(workdir)] == [
+        (1, False, 0),
+        (2, True, 1),
+        (3, True, 2),
+        (4, True, 3),
+        (5, True, 4),
+    ]
+
+
 def test_help_is_quick_whole_and_frozen(command_line, golden):
     """The words of --help are read by people and scripts: a change of them is a decision."""
     start = time.monotonic()
