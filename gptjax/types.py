@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     tokens_BT: Array
     """Input token ids, int32."""
     targets_BT: Array
-    """The token to predict at each position, int32."""
+    """The token to predict at each position, int32; some valid id also where it does not count."""
     loss_mask_BT: Array
     """1.0 where the target counts, else 0.0, float32."""
     segment_ids_BT: Array

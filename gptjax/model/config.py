@@ -89,7 +89,7 @@ class ModelConfig:
             near = sorted(divisors, key=lambda n: abs(n - self.num_heads))[:3]
             problems.append(
                 f"num_heads={self.num_heads} does not divide d_model={self.d_model}; "
-                f"try {near[0]} (or {', '.join(map(str, near[1:]))}), or set d_head"
+                f"try {' or '.join(map(str, near))}, or set d_head"
             )
         if self.num_kv_heads is not None and self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
@@ -99,8 +99,14 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout={self.dropout} is not a probability below 1; 0.1 is usual")
-        if self.init_std <= 0:
+        if not self.init_std > 0:
             problems.append(f"init_std={self.init_std} is not positive; 0.02 is GPT-2's")
+        for field, option in (("attention", "window"), ("positions", "base"), ("norm", "epsilon")):
+            value = dict(getattr(self, field).kwargs).pop(option, None)
+            if value is not None and not value > 0:
+                problems.append(f"{field}.{option}={value} is not positive; leave it out for the default")
+        if self.positions.name == "rotary" and (d_head := self.d_head or self.d_model // self.num_heads) % 2:
+            problems.append(f"positions.name='rotary' turns pairs of channels and d_head={d_head} is odd; make it even")
         for name, valid in (("remat", REMAT_POLICIES), ("dtype", DTYPES), ("norm_placement", NORM_PLACEMENTS)):
             if getattr(self, name) not in valid:
                 problems.append(f"{name}={getattr(self, name)!r} is unknown; valid: {', '.join(valid)}")

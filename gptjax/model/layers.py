@@ -87,7 +87,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids_BT):
-        """Looks the rows up; an id outside the table gives NaN, so that a wrong tokenizer does not pass unseen."""
+        """Looks the rows up; an id beyond the table gives NaN, so that a wrong tokenizer does not pass unseen."""
         shape = (self.num_rows, self.cfg.d_model)
         table_VD = self.param("embedding", named(nn.initializers.normal(self.cfg.init_std), self.names), shape)
         return jnp.take(table_VD, ids_BT, axis=0)

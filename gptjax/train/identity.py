@@ -28,6 +28,6 @@ def refuse_other_run(
         lines = [f"  {name}: {saved.get(name)!r} there, {asked.get(name)!r} here" for name in differing]
         flags = " ".join(f"--allow_change={name}" for name in differing)
         raise UserError(
-            f"{path} holds another run ({len(differing)} options differ); "
+            f"{path} holds another run ({len(differing)} option{' differs' if len(differing) == 1 else 's differ'}); "
             f"choose another --workdir=DIR, or continue it all the same with {flags}\n" + "\n".join(lines)
         )

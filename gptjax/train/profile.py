@@ -12,7 +12,7 @@ class Profiler:
     """Traces the steps that the config names into a folder; does nothing where it names none."""
 
     def __init__(self, cfg: ProfileConfig, directory: Path):
-        self._first, self._last = (cfg.steps[0], cfg.steps[-1]) if cfg.steps else (None, None)
+        self._steps = range(cfg.steps[0], cfg.steps[-1] + 1) if cfg.steps else range(0)
         self._directory = str(directory)
         self._tracing = False
 
@@ -24,13 +24,13 @@ class Profiler:
 
     def before(self, step: int) -> None:
         """Called before a step is dispatched."""
-        if step == self._first:
+        if step in self._steps and not self._tracing:  # a resumed run may begin in the midst of them
             jax.profiler.start_trace(self._directory)
             self._tracing = True
 
     def after(self, step: int, result: Any) -> None:
         """Called once a step was dispatched; the trace ends when its result is there."""
-        if step == self._last:
+        if self._tracing and step == self._steps[-1]:
             jax.block_until_ready(result)
             self._stop()
 

@@ -36,6 +36,7 @@ MISTAKES = {
         ["'cosine'", "decay_fraction", "final_fraction"],
     ),
     "heads that do not divide": ([TINY, "--config.model.num_heads=7"], ["num_heads=7", "d_model", "try"]),
+    "window of nothing": ([TINY, "--config.model.attention.window=0"], ["model.attention.window=0", "positive"]),
     "kv heads that do not divide": ([TINY, "--config.model.num_kv_heads=3"], ["num_kv_heads=3", "num_heads"]),
     "unknown dtype": ([TINY, "--config.model.dtype=float16"], ["dtype='float16'", "bfloat16"]),
     "unknown remat": ([TINY, "--config.model.remat=some"], ["remat='some'", "full"]),

@@ -1,13 +1,26 @@
-"""Where the cache is; tests/unit/data/test_sources.py has the order of the variables."""
+"""Where the cache is."""
 
 from pathlib import Path
+
+import pytest
 
 from gptjax.cache import cache_home
 
 
-def test_an_empty_xdg_variable_is_none(monkeypatch):
-    """As the XDG base directory specification wants it; a cache in the current folder would surprise."""
-    monkeypatch.delenv("GPTJAX_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert cache_home() == Path("/home/someone/.cache/gptjax")
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"GPTJAX_CACHE": "/one", "XDG_CACHE_HOME": "/two"}, "/one"),
+        ({"GPTJAX_CACHE": "~/one", "HOME": "/three"}, "/three/one"),
+        ({"XDG_CACHE_HOME": "/two"}, "/two/gptjax"),
+        ({"HOME": "/three"}, "/three/.cache/gptjax"),
+        # Empty is unset, as the XDG specification wants it: a cache in the current folder would surprise.
+        ({"GPTJAX_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/three"}, "/three/.cache/gptjax"),
+    ],
+)
+def test_the_variables_have_their_order(monkeypatch, environment, expected):
+    for name in ("GPTJAX_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_home() == Path(expected)

@@ -187,14 +187,12 @@ def test_the_compiled_step_takes_the_batches_of_the_pipeline_and_drops():
 
 
 def test_the_seed_decides_the_order_of_the_data():
-    rows = [
-        np.asarray(
-            next(dataclasses.replace(built(), cfg=dataclasses.replace(built().cfg, seed=seed)).train_batches(0))[0]
-        )
-        for seed in (0, 0, 1)
-    ]
-    assert np.array_equal(rows[0], rows[1])
-    assert not np.array_equal(rows[0], rows[2])
+    def tokens_BT(seed):
+        seeded = dataclasses.replace(built(), cfg=dataclasses.replace(built().cfg, seed=seed))
+        return np.asarray(next(seeded.train_batches(cursor=0)).tokens_BT)
+
+    assert np.array_equal(tokens_BT(0), tokens_BT(0))
+    assert not np.array_equal(tokens_BT(0), tokens_BT(1))
 
 
 # ---- evaluation
@@ -205,6 +203,12 @@ def test_evaluation_is_the_mean_over_the_split_whatever_the_batch(batch_size, nu
     """Over all of it, or over its first windows; padding does not count, and nothing is dropped."""
     tokens = np.pad(corpus().split("valid").tokens(0, 100), (0, 29))
     expected = dry_nll_BT(tokens[:-1].reshape(16, 8), tokens[1:].reshape(16, 8)).ravel()[:counted].mean()
-    cfg = config(evaluation={"batch_size": batch_size, "num_windows": num_windows})
-    means = dataclasses.replace(built(), cfg=cfg).evaluate(params())
+    cfg, shapes = config(evaluation={"batch_size": batch_size, "num_windows": num_windows}), []
+
+    def eval_step(params, batch):
+        shapes.append(batch.tokens_BT.shape)
+        return built().eval_step(params, batch)
+
+    means = dataclasses.replace(built(), cfg=cfg, eval_step=eval_step).evaluate(params())
     assert means == pytest.approx({"loss": expected, "bits_per_byte": expected / math.log(2)}, rel=1e-5)
+    assert set(shapes) == {(batch_size or 16, 8)}

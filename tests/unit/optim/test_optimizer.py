@@ -49,7 +49,8 @@ def test_a_huge_gradient_is_clipped_as_a_whole():
             updates[norm, clip_norm] = clipper(clip_norm)(random_grads(norm))[0]
     assert_close(updates[1e6, 0.5], updates[0.5, None])
     assert_close(updates[0.4, 0.5], updates[0.4, None])
-    assert np.all(np.abs(updates[1e6, None]["a"]["bias"]) > 1.5 * np.abs(updates[1e6, 0.5]["a"]["bias"]))
+    for update in jax.tree.leaves(updates[1e6, None]):  # there the epsilon does not show
+        np.testing.assert_allclose(np.abs(update), OptimConfig().peak_lr, rtol=1e-3)
 
 
 def test_an_update_is_the_rate_of_its_step_in_the_warm_up_and_after():

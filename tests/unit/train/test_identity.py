@@ -37,7 +37,6 @@ def test_an_allowed_option_may_differ_and_no_other_one():
     refuse({"seed": 5}, ["seed"])
     refuse({"seed": 5, "optim.num_steps": 200}, ["optim.num_steps", "seed"])
     text = message({"seed": 5, "optim.num_steps": 200}, ["optim.num_steps"])
-    assert "(1 options differ)" in text
     assert "optim.num_steps" not in text
     assert "seed: 0 there, 5 here" in text
 

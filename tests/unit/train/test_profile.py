@@ -11,10 +11,10 @@ from gptjax.train.config import ProfileConfig
 from gptjax.train.profile import Profiler
 
 
-def run(directory, steps, first=1, last=5, error=None):
-    """A run of steps that are annotated by their numbers, and end with an error where one is given."""
+def run(directory, steps, error=None, first=1):
+    """A run until step 5 whose steps are annotated by their numbers; it ends with an error where one is given."""
     with Profiler(ProfileConfig(steps=steps), directory) as profiler:
-        for step in range(first, last + 1):
+        for step in range(first, 6):
             profiler.before(step)
             with jax.profiler.TraceAnnotation(f"step-{step}"):
                 result = jnp.ones(3) * step
@@ -39,10 +39,14 @@ def test_the_trace_holds_the_steps_that_are_named(tmp_path, steps, expected):
     assert traced(tmp_path) == [expected]
 
 
+def test_a_run_that_resumes_within_traces_what_is_left(tmp_path):
+    run(tmp_path, (2, 4), first=3)
+    assert traced(tmp_path) == [[3, 4]]
+
+
 def test_nothing_is_traced_where_no_step_is_named_or_reached(tmp_path):
     run(tmp_path, ())
     run(tmp_path, (7, 9))
-    run(tmp_path, (2, 9), first=3)
     assert list(tmp_path.iterdir()) == []
 
 

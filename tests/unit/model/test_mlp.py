@@ -1,0 +1,43 @@
+"""Activations by their formulas, read off a layer of one channel whose weights are 1.
+
+Shapes: B batch, T position, D model width.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gptjax import registry
+from gptjax.model.config import ModelConfig
+from gptjax.model.mlp import MLPS
+from gptjax.registry import Choice
+
+GRID = np.linspace(-6, 6, 97)  # steps of 1/8, exact in bfloat16
+
+FORMULAS = {
+    "relu": lambda x: np.maximum(0, x),
+    "gelu": lambda x: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    "swiglu": lambda x: x / (1 + np.exp(-x)) * (2 * x),  # up's weight is 2: it is not the gate's
+}
+
+
+def run(name, dtype):
+    cfg = ModelConfig(d_model=1, d_ff=1, num_layers=3, use_bias=False, dtype=dtype)
+    weights = {"gate": 1.0, "up": 2.0, "down": 1.0} if name == "swiglu" else {"up": 1.0, "down": 1.0}
+    params = {name: {"kernel": jnp.full((1, 1), weight)} for name, weight in weights.items()}
+    layer = registry.build(MLPS, Choice(name), cfg, name=None)
+    return layer.apply({"params": params}, jnp.asarray(GRID, dtype)[None, :, None])[0, :, 0]
+
+
+@pytest.mark.parametrize("name", MLPS)
+def test_activation_is_its_formula(name):
+    """GELU in the tanh form, which differs from the exact one by up to 5e-4."""
+    np.testing.assert_allclose(run(name, "float32"), FORMULAS[name](GRID), rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", MLPS)
+def test_activation_in_a_bfloat16_model_is_as_exact(name):
+    """It is rounded when done, by 2^-8 at most; worked in bfloat16, the left tail would lose all digits."""
+    y_T = run(name, "bfloat16")
+    assert y_T.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y_T.astype(np.float32), FORMULAS[name](GRID), rtol=2**-8, atol=2e-6)

@@ -1,0 +1,50 @@
+"""Next-token prediction against its definition in NumPy's float64.
+
+Shapes: B batch, T position, V vocabulary.
+"""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from gptjax.tasks.language_modeling import LanguageModeling
+from gptjax.types import Batch
+
+B, T, V = 2, 3, 5
+TOKEN_BYTES_V = np.array([0, 1, 2, 3, 4])  # token 0 is a special one
+TARGETS_BT = np.array([[0, 1, 2], [3, 4, 1]], np.int32)
+MASK_BT = np.array([[1, 1, 0], [1, 0, 1]], np.float32)
+
+
+def metrics(logits_BTV, token_bytes_V=TOKEN_BYTES_V, mask_BT=MASK_BT):
+    """The head is the identity: features are logits."""
+    zeros_BT = np.zeros((B, T), np.int32)
+    batch = Batch(zeros_BT, TARGETS_BT, mask_BT, zeros_BT + 1, zeros_BT, {})
+    task = LanguageModeling(token_bytes_V)
+    return jax.jit(lambda x_BTV: task.metrics(lambda x: x, x_BTV, batch))(logits_BTV)
+
+
+def test_sums_and_counts_are_the_definition():
+    """The loss counts targets; bits count the bytes of the same targets, of which a special one has none."""
+    logits_BTV = np.random.default_rng(0).standard_normal((B, T, V), np.float32)
+    logprobs_BTV = logits_BTV - np.log(np.exp(logits_BTV.astype(np.float64)).sum(-1, keepdims=True))
+    nll = -sum(logprobs_BTV[b, t, TARGETS_BT[b, t]] for b, t in ((0, 0), (0, 1), (1, 0), (1, 2)))
+    result = metrics(logits_BTV)
+    assert result.keys() == {"loss", "bits_per_byte"}
+    np.testing.assert_allclose(result["loss"], (nll, 4), rtol=1e-6)
+    np.testing.assert_allclose(result["bits_per_byte"], (nll / math.log(2), 0 + 1 + 3 + 1), rtol=1e-6)
+
+
+def test_a_guess_among_equals_costs_log_v():
+    loss_sum, count = metrics(np.zeros((B, T, V), np.float32))["loss"]
+    assert loss_sum / count == pytest.approx(math.log(V), rel=1e-6)
+
+
+def test_a_tokenizer_that_knows_no_bytes_counts_none():
+    """A count of 0 is a mean that is unknown, not one that is 0; the loss is as ever."""
+    logits_BTV = np.random.default_rng(0).standard_normal((B, T, V), np.float32)
+    result = metrics(logits_BTV, token_bytes_V=None)
+    assert float(result["bits_per_byte"][1]) == 0
+    np.testing.assert_array_equal(result["loss"], metrics(logits_BTV)["loss"])
