@@ -19,7 +19,7 @@ small: $(VENV)/installed
 	$(VENV)/bin/python -m gptjax.main --config=experiments/small.py
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -m "not slow" -n auto --dist loadfile
 
 slow: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -m slow

@@ -1,4 +1,7 @@
-"""Eight virtual CPU devices, set before jax is imported, so that meshes are tested on any machine; golden files."""
+"""Eight virtual CPU devices, so that meshes are tested on any machine, and golden files.
+
+Most of the time of small tests goes into making programs fast that run once: here they are compiled plainly.
+"""
 
 import os
 from collections.abc import Callable
@@ -7,7 +10,8 @@ from pathlib import Path
 import pytest
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("GPTJAX_TEST_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()  # before jax is imported
 
 GOLDEN = Path(__file__).parent / "golden"
 

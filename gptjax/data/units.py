@@ -76,7 +76,9 @@ def tokenized(
         yield lambda units, first: (tokenize(tokenizer, unit) for index, unit in enumerate(units) if index >= first)
         return
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (folder,))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, context, initializer=_start_worker, initargs=(folder, context.Barrier(workers))
+    )
 
     def tokens_of(units: Iterable[Unit], first: int) -> Iterator[Tokens]:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
@@ -85,12 +87,15 @@ def tokenized(
                 continue
             if len(waiting) == 2 * workers:  # bounds the memory
                 yield waiting.popleft().result()
-            with _without_interrupts():
-                waiting.append(pool.submit(_work, unit))
+            waiting.append(_submit(pool, unit))
         while waiting:
             yield waiting.popleft().result()
 
     try:
+        with _without_interrupts():
+            # Started together: a pool that starts a process while another one dies may fail in any way, or hang.
+            started = [pool.submit(_nothing) for _ in range(workers)]
+        concurrent.futures.wait(started)
         yield tokens_of
     except BrokenProcessPool:
         raise UserError(
@@ -110,16 +115,28 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _submit(pool: concurrent.futures.Executor, unit: Unit) -> concurrent.futures.Future:
+    try:
+        return pool.submit(_work, unit)
+    except OSError as error:  # its pipes are closed, but it does not call itself broken yet
+        raise BrokenProcessPool(str(error)) from error
+
+
 _worker: dict[str, Tokenizer] = {}
 
 
-def _start_worker(folder: Path) -> None:
+def _start_worker(folder: Path, all_started: threading.Barrier) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     parent = multiprocessing.parent_process()
     assert parent is not None
     # An idle worker would outlive a parent that was killed.
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
     _worker["tokenizer"] = load_tokenizer(folder)
+    all_started.wait()
+
+
+def _nothing() -> None:
+    """What a worker is given to be started."""
 
 
 def _work(unit: Unit) -> Tokens:

@@ -39,9 +39,6 @@ POSITIONS_BT = np.tile([0, 1, 2, 0, 1, 2, 3, 0], (B, 1))
 SEGMENT_IDS_BT = np.tile([1, 1, 1, 2, 2, 2, 2, 0], (B, 1))
 ONE_SEGMENT = np.tile(np.arange(T), (B, 1)), np.ones((B, T), int)
 
-# What the programs compute is under test, not how fast: compiling them takes half the time so.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def config(name, option, **changes):
     kwargs, fields = OPTIONS[option]
@@ -91,7 +88,7 @@ def influence(cfg):
     def features(embedding_VD):
         return model.features(cfg, {**params, "tokens": {"embedding": embedding_VD}}, tokens_BT)[0][0]
 
-    jacobian_TDVE = np.asarray(jit(jax.jacrev(features))(params["tokens"]["embedding"]))
+    jacobian_TDVE = np.asarray(jax.jit(jax.jacrev(features))(params["tokens"]["embedding"]))
     return np.abs(jacobian_TDVE).sum((1, 3))[:, :T]
 
 
@@ -119,7 +116,7 @@ def forward(cfg, rules=None):
     if layout is not None:
         params = jax.device_put(params, sharding.shardings(layout, model.logical_axes(cfg), params))
 
-    @jit
+    @jax.jit
     def run(params, tokens_BT, positions_BT, segment_ids_BT):
         with in_use(layout):
             return model.apply(cfg, params, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT)[0]
@@ -157,7 +154,7 @@ def decode(cfg, tokens_BT, lengths_B):
     params = params_of(cfg)
     rows_B = np.arange(B)
 
-    @jit
+    @jax.jit
     def step(cache, tokens, positions, segments):
         return model.apply(cfg, params, tokens, positions_BT=positions, segment_ids_BT=segments, cache=cache)[:2]
 
@@ -221,7 +218,7 @@ def gradients(cfg, rules=None):
             x_BTD = model.features(cfg, params, TOKENS_BT, segment_ids_BT=SEGMENT_IDS_BT)[0]
         return jnp.sum(x_BTD * weights_BTD)
 
-    return jit(jax.grad(loss), out_shardings=placed)(params), placed
+    return jax.jit(jax.grad(loss), out_shardings=placed)(params), placed
 
 
 @pytest.mark.parametrize("rules", sharding.RULES)

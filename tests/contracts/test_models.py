@@ -102,15 +102,11 @@ def cross_entropy(cfg, params):
     return -jnp.sum(chosen_BT * counted_BT) / jnp.sum(counted_BT), logits_BTV
 
 
-# Most of the time here would go into making small programs fast; what they compute is under test.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
 @functools.cache
 def run(name, **changes):
     """Returns loss, logits_BTV and gradients; one compilation serves all tests of a variant."""
     loss = functools.partial(cross_entropy, config(name, **changes))
-    (loss, logits_BTV), grads = jit(jax.value_and_grad(loss, has_aux=True))(params_of(name))
+    (loss, logits_BTV), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params_of(name))
     return loss, logits_BTV, grads
 
 
@@ -138,8 +134,8 @@ def test_four_numbers_make_a_model():
     """Vocabulary, width, depth and heads are enough; fresh, it is as good as a guess, and positions are the default."""
     cfg = ModelConfig(vocab_size=29, d_model=24, num_layers=2, num_heads=4)
     assert cfg.validate() == []
-    params = jit(functools.partial(model.init_params, cfg))(jax.random.key(0))
-    logits_BTV, cache, aux = jit(functools.partial(model.apply, cfg))(params, TOKENS_BT)
+    params = jax.jit(functools.partial(model.init_params, cfg))(jax.random.key(0))
+    logits_BTV, cache, aux = jax.jit(functools.partial(model.apply, cfg))(params, TOKENS_BT)
     assert logits_BTV.shape == (2, 10, cfg.padded_vocab_size)
     assert (cache, aux) == (None, {})
     assert abs(-jnp.mean(jax.nn.log_softmax(logits_BTV)[..., :29]) - np.log(29)) < 0.05
@@ -200,7 +196,7 @@ def test_bfloat16_is_close(name):
     """Computing in bfloat16 moves the logits by two per cent of their size at most, and leaves them in float32."""
     exact_BTV = run(name)[1][..., : BASE.vocab_size]
     loss = functools.partial(cross_entropy, config(name, dtype="bfloat16"))
-    rough_BTV = jit(loss)(params_of(name))[1][..., : BASE.vocab_size]
+    rough_BTV = jax.jit(loss)(params_of(name))[1][..., : BASE.vocab_size]
     assert rough_BTV.dtype == jnp.float32
     assert 0 < jnp.linalg.norm(rough_BTV - exact_BTV) < 0.02 * jnp.linalg.norm(exact_BTV)
 

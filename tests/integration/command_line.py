@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SHORT = ("--config.optim.num_steps=40", "--config.optim.warmup_steps=5", "--config.evaluation.every=20")
+SMALL = ("--config.model.d_model=64", "--config.data.batch_size=16", "--config.evaluation.num_windows=64")
+SHORT = ("--config.optim.num_steps=40", "--config.optim.warmup_steps=5", "--config.evaluation.every=20", *SMALL)
 
 
 class CommandLine:

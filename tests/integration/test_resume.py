@@ -10,7 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from tests.integration.command_line import SHORT, facts, rows
+from tests.integration.command_line import SHORT, SMALL, facts, rows
+
+# Long enough to be interrupted anywhere.
+LONG = ("--config.optim.num_steps=200", "--config.evaluation.every=50", *SMALL)
 
 
 def arrays(workdir, step):
@@ -46,32 +49,43 @@ def num_rows(workdir):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, finished, tmp_path):
+@pytest.fixture(scope="module")
+def uninterrupted(command_line, text, tmp_path_factory):
+    """The workdir of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    command_line.train(workdir, f"--config.data.path={text}", *LONG)
+    return workdir
+
+
+def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, uninterrupted, tmp_path):
     """SIGKILL leaves no time to save: what was not committed is done again, and comes out the same."""
     workdir = tmp_path / "run"
-    command = ("main", "--config=experiments/tiny.py", f"--workdir={workdir}", f"--config.data.path={text}", *SHORT)
+    command = ("main", "--config=experiments/tiny.py", f"--workdir={workdir}", f"--config.data.path={text}", *LONG)
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
     moments = random.Random(seed)
     for kill in range(5):
         process = command_line.start(*command)
         # In order, so that the run comes further each time; the moment within a step is as it falls.
-        least = 8 * kill + moments.randrange(8)
+        least = 35 * kill + moments.randrange(35)
         wait_for(process, lambda least=least: num_rows(workdir) > least)
-        time.sleep(moments.random() * 0.3)
+        time.sleep(moments.random() * 0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    last = command_line.train(workdir, f"--config.data.path={text}", *SHORT)
+        assert process.returncode == -signal.SIGKILL
+    last = command_line.train(workdir, f"--config.data.path={text}", *LONG)
     assert "resumed from step" in last.stdout
-    assert facts(workdir) == facts(finished)
-    assert rows(workdir, "valid") == rows(finished, "valid")
-    assert_equal_to_the_bit(workdir, finished, 40)
+    assert facts(workdir) == facts(uninterrupted)
+    assert rows(workdir, "valid") == rows(uninterrupted, "valid")
+    assert_equal_to_the_bit(workdir, uninterrupted, 200)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(command_line, text, finished, tmp_path, number, code):
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
+    command_line, text, uninterrupted, tmp_path, number, code
+):
     workdir = tmp_path / "run"
-    command = ("main", "--config=experiments/tiny.py", f"--workdir={workdir}", f"--config.data.path={text}", *SHORT)
+    command = ("main", "--config=experiments/tiny.py", f"--workdir={workdir}", f"--config.data.path={text}", *LONG)
     process = command_line.start(*command)
     wait_for(process, lambda: num_rows(workdir) >= 12)
     process.send_signal(number)
@@ -81,9 +95,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(command_line, te
     assert "Traceback" not in err
     step = rows(workdir)[-1]["step"]
     assert f"stopped at step {step}, saved" in out
-    assert f"resumed from step {step}" in command_line.train(workdir, f"--config.data.path={text}", *SHORT).stdout
-    assert facts(workdir) == facts(finished)
-    assert_equal_to_the_bit(workdir, finished, 40)
+    assert f"resumed from step {step}" in command_line.train(workdir, f"--config.data.path={text}", *LONG).stdout
+    assert facts(workdir) == facts(uninterrupted)
+    assert_equal_to_the_bit(workdir, uninterrupted, 200)
 
 
 def test_a_second_signal_exits_at_once_and_tears_nothing(command_line, text, tmp_path):
