@@ -22,7 +22,7 @@ def start() -> int:
         jax.config.update("jax_platforms", "cuda,cpu" if Path("/dev/nvidiactl").exists() else "cpu")
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "programs"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax reports every save, and each error that it raises as well
     join()
     return jax.device_count()

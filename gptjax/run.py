@@ -203,8 +203,9 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     tokenizer = load_tokenizer(workdir.tokenizer)
     model_cfg = sized(cfg.model, tokenizer)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.eval_shape(functools.partial(model.init_params, model_cfg), jax.random.key(0))
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), shapes)
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), model.param_shapes(model_cfg)
+    )
     return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
 
 

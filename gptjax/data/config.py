@@ -49,10 +49,10 @@ class DataConfig:
             problems.append(f"packing={self.packing!r} is unknown; {registry.did_you_mean(self.packing, PACKINGS)}")
         if self.batch_size < 1:
             problems.append(f"batch_size={self.batch_size} is less than 1; choose a number of sequences")
-        if self.num_threads < 0:
-            problems.append(f"num_threads={self.num_threads} is less than 0; 0 reads without threads")
-        if self.prefetch < 1:
-            problems.append(f"prefetch={self.prefetch} is less than 1; choose a number of batches")
+        if not 0 <= self.num_threads <= 256:
+            problems.append(f"num_threads={self.num_threads} is not between 0 (no threads) and 256; 2 is usual")
+        if not 1 <= self.prefetch <= 1024:
+            problems.append(f"prefetch={self.prefetch} is not between 1 and 1024 batches; 4 is usual")
         try:
             registry.resolve("gptjax.data.tokenizer:TOKENIZERS", self.tokenizer)
         except UserError as error:

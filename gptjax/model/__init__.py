@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gptjax.model.accounting import flops_per_token, num_params, parameter_table
     from gptjax.model.cache import Cache, init_cache
-    from gptjax.model.gpt import apply, features, init_params, logical_axes, unembed
+    from gptjax.model.gpt import apply, features, init_params, logical_axes, param_shapes, unembed
 
 _OWNERS = {
     "Cache": "cache",
@@ -20,6 +20,7 @@ _OWNERS = {
     "init_params": "gpt",
     "logical_axes": "gpt",
     "num_params": "accounting",
+    "param_shapes": "gpt",
     "parameter_table": "accounting",
     "unembed": "gpt",
 }
@@ -33,6 +34,7 @@ __all__ = [
     "init_params",
     "logical_axes",
     "num_params",
+    "param_shapes",
     "parameter_table",
     "unembed",
 ]

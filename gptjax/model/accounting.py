@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from gptjax.model.config import ModelConfig
-from gptjax.model.gpt import init_params, logical_axes
+from gptjax.model.gpt import logical_axes, param_shapes
 
 FLOPS_CONVENTION = (
     "2 flops per multiply-add of every matrix product (6 per weight and token with the backward pass, the output "
@@ -29,8 +29,7 @@ class Parameter(NamedTuple):
 
 def parameter_table(cfg: ModelConfig) -> list[Parameter]:
     """Returns every parameter array with its shape and its dims' logical names, in the order of the tree."""
-    shapes = jax.eval_shape(lambda: init_params(cfg, jax.random.key(0)))
-    paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    paths = jax.tree_util.tree_leaves_with_path(param_shapes(cfg))
     names = jax.tree.leaves(logical_axes(cfg), is_leaf=lambda x: isinstance(x, tuple))
     return [
         Parameter(jax.tree_util.keystr(path, simple=True, separator="/"), x.shape, dims, math.prod(x.shape))

@@ -6,6 +6,7 @@ over blocks is compiled as a loop or unrolled: a checkpoint fits both.
 Shapes: B batch, T position, D model width, V vocabulary, N layers.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -115,18 +116,25 @@ def _init(cfg: ModelConfig, key: Array) -> Params:
     return {**params, **({"head": head["params"]} if head else {})}
 
 
-def init_params(cfg: ModelConfig, key: Array) -> Params:
-    """Returns fresh parameters: a nested dict of float32 arrays, those of the blocks stacked on a leading layers dim.
+@functools.cache
+def _boxes(cfg: ModelConfig) -> Params:
+    """Returns the boxes with shapes in place of arrays; a config is traced once, since that takes a while."""
+    return jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
 
-    Under jax.eval_shape it costs nothing and returns shapes.
-    """
+
+def init_params(cfg: ModelConfig, key: Array) -> Params:
+    """Returns fresh parameters: nested dicts of float32 arrays, those of the blocks stacked on a leading layers dim."""
     return jax.tree.map(Named.unbox, _init(cfg, key), is_leaf=lambda x: isinstance(x, Named))
+
+
+def param_shapes(cfg: ModelConfig) -> Params:
+    """Returns a tree like the parameters' with, in place of each array, its shape and dtype."""
+    return jax.tree.map(Named.unbox, _boxes(cfg), is_leaf=lambda x: isinstance(x, Named))
 
 
 def logical_axes(cfg: ModelConfig) -> Params:
     """Returns a tree like the parameters' with, in place of each array, the tuple of its dims' logical names."""
-    boxes = jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
-    return jax.tree.map(lambda box: box.names, boxes, is_leaf=lambda x: isinstance(x, Named))
+    return jax.tree.map(lambda box: box.names, _boxes(cfg), is_leaf=lambda x: isinstance(x, Named))
 
 
 def features(

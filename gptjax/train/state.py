@@ -19,12 +19,11 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def abstract_state(init_params, names: Any, tx: optax.GradientTransformation, layout: Layout) -> TrainState:
+def abstract_state(params: Params, names: Any, tx: optax.GradientTransformation, layout: Layout) -> TrainState:
     """Returns the state as shapes with shardings: the optimiser's state lies as the parameters that it belongs to.
 
-    `init_params` maps a key to parameters, `names` holds the logical names of their dims.
+    `params` holds the shapes of the parameters, `names` the logical names of their dims.
     """
-    params = jax.eval_shape(init_params, jax.random.key(0))
     opt_state = jax.eval_shape(tx.init, params)
     param_shardings = shardings(layout, names, params)
     opt_shardings = state_shardings(opt_state, params, param_shardings, layout.replicated)

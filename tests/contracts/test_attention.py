@@ -64,7 +64,7 @@ def params_of(cfg):
         noise = 0.2 * random.standard_normal(shape.shape, np.float32)
         return jnp.asarray(noise + 1 if path[-1].key == "scale" else noise)
 
-    shapes = jax.eval_shape(functools.partial(model.init_params, cfg), jax.random.key(0))
+    shapes = model.param_shapes(cfg)
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 

@@ -23,7 +23,7 @@ optimizers = pytest.mark.parametrize("name", OPTIMIZERS)
 
 def make(name, **kwargs):
     cfg = OptimConfig(optimizer=Choice(name), schedule=Choice("constant"), warmup_steps=0, **kwargs)
-    return make_optimizer(cfg, jax.eval_shape(INIT, jax.random.key(0)))
+    return make_optimizer(cfg, model.param_shapes(CFG))
 
 
 @optimizers
@@ -42,7 +42,7 @@ def test_decay_reaches_the_matrices_and_nothing_else(name):
 def test_state_lies_as_its_parameters(name):
     """Nothing as large as a sharded parameter is replicated."""
     layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")
-    abstract = abstract_state(INIT, model.logical_axes(CFG), make(name), layout)
+    abstract = abstract_state(model.param_shapes(CFG), model.logical_axes(CFG), make(name), layout)
     state = create_state(INIT, make(name), jax.random.key(0), abstract)
     sharded = [leaf.shape for leaf in jax.tree.leaves(state.params) if not leaf.sharding.is_fully_replicated]
     assert sharded
@@ -78,7 +78,7 @@ def test_state_survives_a_checkpoint_onto_another_mesh(name, tmp_path):
     """Saved from eight devices as fsdp, restored as fsdp x tensor: equal to the bit."""
     tx = make(name)
     layouts = [Layout(make_mesh(MeshConfig()), "fsdp"), Layout(make_mesh(MeshConfig(tensor=2)), "fsdp_tp")]
-    abstracts = [abstract_state(INIT, model.logical_axes(CFG), tx, layout) for layout in layouts]
+    abstracts = [abstract_state(model.param_shapes(CFG), model.logical_axes(CFG), tx, layout) for layout in layouts]
     state = create_state(INIT, tx, jax.random.key(0), abstracts[0])
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, 3, 24, {}, None)

@@ -54,7 +54,7 @@ def build(name):
     def draw(path, shape):
         return 0.1 * random.standard_normal(shape.shape, np.float32) + (path[-1].key == "scale")
 
-    shapes = jax.eval_shape(functools.partial(model.init_params, cfg), jax.random.key(0))
+    shapes = model.param_shapes(cfg)
     return jax.tree_util.tree_map_with_path(draw, shapes), run
 
 

@@ -105,6 +105,7 @@ def test_two_processes_are_one_run(command_line, text, reference, tmp_path, mesh
     assert_same_run(tmp_path / "run", reference)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_goes_on_in_one(command_line, text, tmp_path):
     """And the other way round: the number of processes is no part of the run."""
     command = ("--config=experiments/tiny.py", f"--workdir={tmp_path}/run", f"--config.data.path={text}", *STEPS)

@@ -13,7 +13,7 @@ import pytest
 from tests.integration.command_line import SHORT, SMALL, facts, rows
 
 # Long enough to be interrupted anywhere.
-LONG = ("--config.optim.num_steps=200", "--config.evaluation.every=50", *SMALL)
+LONG = ("--config.optim.num_steps=100", "--config.evaluation.every=50", *SMALL)
 
 
 def arrays(workdir, step):
@@ -67,9 +67,9 @@ def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, u
     for kill in range(5):
         process = command_line.start(*command)
         # In order, so that the run comes further each time; the moment within a step is as it falls.
-        least = 35 * kill + moments.randrange(35)
+        least = 17 * kill + moments.randrange(17)
         wait_for(process, lambda least=least: num_rows(workdir) > least)
-        time.sleep(moments.random() * 0.1)
+        time.sleep(moments.random() * 0.05)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
@@ -77,7 +77,7 @@ def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, u
     assert "resumed from step" in last.stdout
     assert facts(workdir) == facts(uninterrupted)
     assert rows(workdir, "valid") == rows(uninterrupted, "valid")
-    assert_equal_to_the_bit(workdir, uninterrupted, 200)
+    assert_equal_to_the_bit(workdir, uninterrupted, 100)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -97,12 +97,12 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert f"stopped at step {step}, saved" in out
     assert f"resumed from step {step}" in command_line.train(workdir, f"--config.data.path={text}", *LONG).stdout
     assert facts(workdir) == facts(uninterrupted)
-    assert_equal_to_the_bit(workdir, uninterrupted, 200)
+    assert_equal_to_the_bit(workdir, uninterrupted, 100)
 
 
 def test_a_second_signal_exits_at_once_and_tears_nothing(command_line, text, tmp_path):
     workdir = tmp_path / "run"
-    many = ("--config.optim.num_steps=2000", "--config.checkpoint.every=5", f"--config.data.path={text}")
+    many = ("--config.optim.num_steps=2000", "--config.checkpoint.every=5", f"--config.data.path={text}", *SMALL)
     process = command_line.start("main", "--config=experiments/tiny.py", f"--workdir={workdir}", *many)
     wait_for(process, lambda: num_rows(workdir) >= 12)
     process.send_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_a_second_signal_exits_at_once_and_tears_nothing(command_line, text, tmp
     done = sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
     assert done
     shutil.copytree(workdir, tmp_path / "copy")
-    changed = ("--config.optim.num_steps=30", "--allow_change=optim.num_steps", f"--config.data.path={text}")
+    changed = ("--config.optim.num_steps=30", "--allow_change=optim.num_steps", f"--config.data.path={text}", *SMALL)
     assert f"resumed from step {done[-1]}" in command_line.train(tmp_path / "copy", *changed).stdout
 
 
