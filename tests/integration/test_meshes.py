@@ -57,7 +57,10 @@ def assert_same_run(workdir, reference):
         assert ours[step][0] == pytest.approx(norm, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+SLOW = ("replica 8", "tensor 4 x fsdp 2", "accumulation 8", "remat of all but products with weights")  # others are near
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])
 def test_the_way_of_execution_does_not_change_the_run(command_line, text, reference, tmp_path, name):
     arguments, flags = VARIANTS[name]
     result = command_line.train(tmp_path / "run", f"--config.data.path={text}", *STEPS, *arguments, XLA_FLAGS=flags)
