@@ -11,12 +11,13 @@ from experiments import base
 
 def get_config():
     config = base.get_config()
-    config.model.update(num_layers=4, num_heads=4, d_model=192, seq_len=128, use_bias=False)
+    config.model.update(num_layers=4, num_heads=4, d_model=128, seq_len=128, use_bias=False, scan_layers=False)
     config.model.positions = {"name": "rotary"}
     config.model.norm = {"name": "rmsnorm"}
     config.data.tokenizer = {"name": "bpe", "vocab_size": 2048}
-    config.data.batch_size = 32
-    config.optim.update(peak_lr=3e-3, num_steps=1500, warmup_steps=100)
-    config.evaluation.update(every=250, num_windows=512)
-    config.checkpoint.every = 250
+    config.data.batch_size = 16
+    config.optim.update(peak_lr=4e-3, num_steps=900, warmup_steps=50)
+    config.evaluation.update(every=300, num_windows=256)
+    config.checkpoint.every = 100
+    config.sample.update(temperature=0.8, top_p=0.95)
     return config

@@ -74,7 +74,7 @@ def _type_problem(value: Any, hint: Any) -> str | None:
 
 def type_name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return f"{type_name(typing.get_args(kind)[0])}s between commas"
+        return f"{type_name(typing.get_args(kind)[0]).removeprefix('a ')}s between commas"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     return names.get(kind, str(kind))
 
@@ -122,6 +122,9 @@ def from_config_dict(config: ConfigDict | Mapping[str, Any], source: str = "the 
 
 def _read(schema: Any, values: Mapping[str, Any], prefix: str, problems: list[str]) -> Any:
     fields = fields_of(schema)
+    if not isinstance(values, Mapping):
+        problems.append(f"{prefix.rstrip('.') or 'the config'}={values!r} must be a group of options")
+        return _BAD
     for key in values:
         if key not in fields:
             problems.append(f"there is no option {prefix}{key}; {registry.did_you_mean(key, fields)}")
@@ -174,6 +177,8 @@ def _read_choice(table: str, value: Any, path: str, problems: list[str]) -> Any:
 def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config") -> None:
     """Raises one UserError that names every setting which is wrong or does not fit the others."""
     problems: list[str] = []
+    if not 0 <= cfg.seed < 2**32:
+        problems.append(f"seed={cfg.seed} is not between 0 and {2**32 - 1}")
     for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
         problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
     mesh_problems = [f"mesh.{problem}" for problem in cfg.mesh.validate(device_count)]

@@ -139,13 +139,15 @@ def build(cfg: ExperimentConfig, corpus: Corpus | None = None) -> Experiment:
 
 
 def summary(experiment: Experiment) -> list[str]:
-    """Says what a run will do, in a few lines."""
+    """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
     cfg, corpus, shape = experiment.cfg, experiment.corpus, experiment.layout.mesh.shape
+    num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
     mesh = " x ".join(f"{axis} {size}" for axis, size in shape.items() if size > 1) or "one device"
     per_device = cfg.data.batch_size // experiment.layout.rows // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
-        f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens",
+        f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
+        f"an epoch is {num_sequences:,} sequences",
         f"mesh      {mesh} ({jax.devices()[0].platform}), rules {cfg.mesh.rules}",
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
         f"{per_device} a device",

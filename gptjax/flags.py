@@ -1,6 +1,7 @@
 """What every entry point does with its command line: strict parsing, and mistakes turned into exit codes."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -16,11 +17,19 @@ from gptjax.types import UserError
 def exit_code(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Runs an entry point and returns its exit code: 2 for a UserError, in plain lines; 130 and 143 for signals."""
 
-    def terminate(number: int, _: FrameType | None) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
+        # The first may come where a library swallows it, as in a garbage collection; nothing that is written is torn.
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         print("terminated; run the same command to go on", file=sys.stderr)
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Unicode is no reason to fail
     try:
         return main(argv)
     except UserError as error:

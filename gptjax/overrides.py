@@ -4,6 +4,7 @@ ml_collections' own flags apply one at a time and cannot give a Choice the optio
 collected first. Every mistake is one line with the nearest valid names.
 """
 
+import ast
 import dataclasses
 import difflib
 import importlib.util
@@ -60,7 +61,12 @@ def load_experiment(path: str) -> ConfigDict:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
             raise UserError(f"{path} has no get_config(); see experiments/small.py")
-        return module.get_config()
+        config = module.get_config()
+        if not isinstance(config, ConfigDict):
+            raise UserError(
+                f"{path}: get_config() returns {config!r}; it must return the config, see experiments/small.py"
+            )
+        return config
     except SyntaxError as error:
         raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from None
     except (AttributeError, KeyError, TypeError) as error:
@@ -159,9 +165,13 @@ def parse(text: str, hint: Any, path: str) -> Any:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if typing.get_origin(kind) is tuple:
             item = typing.get_args(kind)[0]
-            return tuple(parse(part.strip(), item, path) for part in text.strip("()[]").split(",") if part.strip())
+            if text.startswith(("[", "(")):  # as Python writes it, for texts that hold commas
+                parts = [str(part) for part in ast.literal_eval(text)]
+            else:
+                parts = text.split(",") if text else []
+            return tuple(parse(part, item, path) for part in parts)
         return text if kind in (str, Any) else kind(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, SyntaxError, TypeError):
         expected = type_name(kind) + (" or None" if optional else "")
         raise UserError(f"--config.{path}={text} must be {expected}") from None
 

@@ -37,6 +37,8 @@ def choice_field(table: str, name: str, **kwargs: Any) -> Any:
 def load(reference: str) -> Any:
     """Imports "package.module:attribute"; raises UserError where either is missing."""
     module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise UserError(f"{reference!r} is not of the form package.module:name")
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except ModuleNotFoundError as error:

@@ -50,6 +50,11 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         train_step = experiment.lower_train_step().compile()
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
         start = int(state.step)
+        if start > cfg.optim.num_steps:
+            raise UserError(
+                f"{cfg.checkpoint.resume_from} is at step {start}, beyond optim.num_steps={cfg.optim.num_steps}; "
+                f"raise it"
+            )
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
         if distributed.is_primary():
@@ -63,7 +68,8 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         if cfg.sample.prompts and jax.process_count() > 1:
             display.warn(f"several processes write no sample; run python -m gptjax.sample --workdir={workdir.path}")
         elif cfg.sample.prompts:
-            write_samples(experiment, state.params, step, records, display, workdir)
+            with StopRequest():  # a run that is done is not interrupted for the moment that its samples take
+                write_samples(experiment, state.params, step, records, display, workdir)
     return 0
 
 
@@ -151,8 +157,9 @@ def loop(
             # Processes agree on a stop only now and then: asking is a collective, and waits for the devices.
             asked = jax.process_count() == 1 or step % cfg.train.log_every == 0
             stopped = asked and distributed.any_process(stop.requested)
-            evaluation_due = step > start and (last or step % cfg.evaluation.every == 0)
-            checkpoint_due = step > start and (last or stopped or step % cfg.checkpoint.every == 0)
+            new = step > start or (last and checkpoints.latest() is None)  # the end of another run may be taken over
+            evaluation_due = new and (last or step % cfg.evaluation.every == 0)
+            checkpoint_due = new and (last or stopped or step % cfg.checkpoint.every == 0)
             if unread is not None and (evaluation_due or checkpoint_due):
                 skipped, unread = unread(), None
             with meter.paused():
@@ -201,6 +208,8 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     checkpoints, step = open_checkpoint(workdir, which)
     cfg = config.from_config_dict(workdir.read_config())
     tokenizer = load_tokenizer(workdir.tokenizer)
+    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
+        raise UserError(f"{workdir.tokenizer} is not the tokenizer that {workdir.path} was trained with; restore it")
     model_cfg = sized(cfg.model, tokenizer)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(

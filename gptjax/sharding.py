@@ -75,8 +75,8 @@ class MeshConfig:
         elif free or taken != device_count:
             text = " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size is not None)
             raise UserError(
-                f"mesh ({text}) needs {'a multiple of ' if free else ''}{taken} devices and there are {device_count}; "
-                f"change mesh.* so that it divides (mesh.fsdp=None takes what is left over)"
+                f"mesh.* ({text}) needs {'a multiple of ' if free else ''}{taken} devices and there are "
+                f"{device_count}; change mesh.* so that it divides (mesh.fsdp=None takes what is left over)"
             )
         return sizes  # type: ignore[return-value]
 

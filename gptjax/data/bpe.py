@@ -24,6 +24,7 @@ FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 """Vocabulary and merges as GPT-2 and its descendants name them."""
 
 ALPHABET = 256
+MOST = 1 << 22
 
 
 def _byte_of_letter() -> dict[str, int]:
@@ -100,6 +101,8 @@ def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) 
             f"vocab_size={vocab_size} of the bpe tokenizer is less than {least} (256 bytes and {len(special_tokens)} "
             f"special tokens); choose more, or the byte tokenizer"
         )
+    if vocab_size > MOST:
+        raise UserError(f"vocab_size={vocab_size} of the bpe tokenizer is more than {MOST:,}; 32,768 is usual")
     library = _byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

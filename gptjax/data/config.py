@@ -53,6 +53,8 @@ class DataConfig:
             problems.append(f"num_threads={self.num_threads} is not between 0 (no threads) and 256; 2 is usual")
         if not 1 <= self.prefetch <= 1024:
             problems.append(f"prefetch={self.prefetch} is not between 1 and 1024 batches; 4 is usual")
+        if self.cache_dir == "":
+            problems.append("cache_dir='' is empty; give a folder, or None for the usual one")
         try:
             registry.resolve("gptjax.data.tokenizer:TOKENIZERS", self.tokenizer)
         except UserError as error:

@@ -18,7 +18,8 @@ class Console:
     def say(self, text: str) -> None:
         """Prints a line."""
         if not self._silent:
-            print(text, flush=True)
+            with contextlib.suppress(BrokenPipeError):  # the work goes on when its reader has left
+                print(text, flush=True)
 
     def warn(self, text: str) -> None:
         """Prints a warning."""

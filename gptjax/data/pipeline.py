@@ -56,13 +56,8 @@ class _Source:
         return self._get(index)
 
 
-def train_batches(
-    cfg: DataConfig, corpus: Corpus, seq_len: int, seed: int, sharding: NamedSharding, cursor: int
-) -> Batches:
-    """Returns the endless batches of the training split from a cursor (in sequences) on.
-
-    Raises UserError where a text of the corpus holds no whole sequence.
-    """
+def num_sequences(corpus: Corpus, seq_len: int) -> list[int]:
+    """Returns how many sequences each text of a corpus holds; raises UserError where one holds none."""
     stream = corpus.split("train")
     counts = [packing.num_windows(stop - start, seq_len) for start, stop in stream.parts]
     for part, (start, stop), count in zip(corpus.labels, stream.parts, counts, strict=True):
@@ -71,6 +66,18 @@ def train_batches(
                 f"{part} holds {stop - start:,} training tokens, too few for one sequence of model.seq_len={seq_len} "
                 f"and its last target; lower model.seq_len or add text"
             )
+    return counts
+
+
+def train_batches(
+    cfg: DataConfig, corpus: Corpus, seq_len: int, seed: int, sharding: NamedSharding, cursor: int
+) -> Batches:
+    """Returns the endless batches of the training split from a cursor (in sequences) on.
+
+    Raises UserError where a text of the corpus holds no whole sequence.
+    """
+    stream = corpus.split("train")
+    counts = num_sequences(corpus, seq_len)
     places = order(counts, corpus.weights, seed)
     firsts = np.cumsum([0, *counts])
     offsets = np.array([start for start, _ in stream.parts])

@@ -113,7 +113,7 @@ SOURCES = {
 
 def is_prepared(path: str) -> bool:
     """Whether a path is the work of gptjax.prepare, finished or not."""
-    return any((Path(path).expanduser() / name).is_file() for name in (MANIFEST, prepare.PLAN))
+    return any((Path(path).expanduser() / name).is_file() for name in (MANIFEST, prepare.PLAN, "train-00000.bin"))
 
 
 def find(cfg: DataConfig) -> Sequence[Text | Prepared]:
@@ -175,10 +175,15 @@ def open_corpus(folders: Sequence[Path], parts: Sequence[Text | Prepared], *, ve
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest["tokenizer"] != manifests[0]["tokenizer"]:
             raise UserError(f"{folder} and {folders[0]} have different tokenizers; prepare both with the same one")
+    tokenizer = load_tokenizer(folders[0] / prepare.TOKENIZER)
+    if tokenizer.fingerprint != manifests[0]["tokenizer"]["fingerprint"]:
+        raise UserError(
+            f"{folders[0] / prepare.TOKENIZER} is altered: it is not the manifest's; prepare the text again"
+        )
     labels, weights = [part.label for part in parts], [part.weight for part in parts]
     identity = [[m["fingerprint"], w / sum(weights)] for m, w in zip(manifests, weights, strict=True)]
     return Corpus(
-        tokenizer=load_tokenizer(folders[0] / prepare.TOKENIZER),
+        tokenizer=tokenizer,
         fingerprint=manifests[0]["fingerprint"] if len(parts) == 1 else prepare.sha256(identity),
         manifests=manifests,
         labels=labels,

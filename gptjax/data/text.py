@@ -62,6 +62,8 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     """
     files: dict[Path, Path] = {}
     for pattern in patterns:
+        if not pattern:
+            raise UserError("'' is empty; give a file, a folder or a glob")
         path = Path(pattern).expanduser()
         if path.is_dir():
             found = walk(path)

@@ -231,16 +231,21 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     path = Path(directory) / CONFIG
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        kind = settings.pop("kind")
+        return _kind(settings.pop("kind"), path).from_settings(settings)
     except FileNotFoundError:
         raise UserError(f"{directory} holds no tokenizer ({CONFIG}); prepare or train again") from None
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); prepare or train again") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, AssertionError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); prepare or train again") from None
+
+
+def _kind(kind: str, path: Path) -> type[Tokenizer]:
     if kind == "bpe":
         from gptjax.data.bpe import BPETokenizer
 
-        return BPETokenizer.from_settings(settings)
+        return BPETokenizer
     kinds = {"byte": ByteTokenizer, "char": CharTokenizer}
     if kind not in kinds:
         raise UserError(f"{path} is of an unknown kind {kind!r}; prepare or train again")
-    return kinds[kind].from_settings(settings)
+    return kinds[kind]

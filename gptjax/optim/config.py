@@ -1,6 +1,7 @@
 """The options of the optimiser. Knows no jax."""
 
 import dataclasses
+import math
 import re
 
 from gptjax.registry import Choice, choice_field
@@ -36,13 +37,17 @@ class OptimConfig:
         problems = []
         if self.num_steps < 1:
             problems.append(f"num_steps={self.num_steps} is less than 1; choose the number of optimiser steps")
-        if self.peak_lr <= 0:
+        if not 0 < self.peak_lr < math.inf:
             problems.append(f"peak_lr={self.peak_lr} is not positive; 3e-4 is usual")
         if not 0 <= self.warmup_steps <= self.num_steps:
             problems.append(f"warmup_steps={self.warmup_steps} is not between 0 and num_steps={self.num_steps}")
-        if self.weight_decay < 0:
-            problems.append(f"weight_decay={self.weight_decay} is negative; 0.1 is usual, 0.0 is none")
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if not 0 <= self.weight_decay < math.inf:
+            problems.append(f"weight_decay={self.weight_decay} is not 0 or more; 0.1 is usual, 0.0 is none")
+        for option in ("final_fraction", "decay_fraction"):
+            value = dict(self.schedule.kwargs).pop(option, 0)
+            if not 0 <= value <= 1:
+                problems.append(f"schedule.{option}={value} is not between 0 and 1")
+        if self.clip_norm is not None and not self.clip_norm > 0:
             problems.append(f"clip_norm={self.clip_norm} is not positive; 1.0 is usual, None never clips")
         if self.max_skipped_steps < 0:
             problems.append(f"max_skipped_steps={self.max_skipped_steps} is negative; 0 stops at the first")

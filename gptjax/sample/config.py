@@ -30,8 +30,8 @@ class SampleConfig:
         problems = []
         if not 0 <= self.temperature < math.inf:
             problems.append(f"temperature={self.temperature} is no number of 0 or more; 0 is greedy, 1 is the model's")
-        if self.top_k is not None and self.top_k < 1:
-            problems.append(f"top_k={self.top_k} is less than 1; choose a number of tokens, or None for no limit")
+        if self.top_k is not None and not 1 <= self.top_k < 2**31:
+            problems.append(f"top_k={self.top_k} is no number of tokens from 1 on; None is no limit")
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:

@@ -4,6 +4,7 @@ A checkpoint N is the state after N batches, in four items: params, opt_state, d
 """
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -32,19 +33,25 @@ class Checkpoints:
     def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
         """Opens (and, unless read_only, creates) the directory; what an interrupted save left is swept away."""
         self._directory = directory.absolute()
+        _silence_orphans()
         best = BestN(get_metric_fn=_metric, reverse=True, n=1, keep_checkpoints_without_metrics=False)
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                # best_fn makes Orbax store the metrics, so that the best is still known after a restart.
-                best_fn=_metric,
-                best_mode="min",
-                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-                create=not read_only,
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
-            ),
-        )
+        try:
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    # best_fn makes Orbax store the metrics, so that the best is still known after a restart.
+                    best_fn=_metric,
+                    best_mode="min",
+                    preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+                    create=not read_only,
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                ),
+            )
+        except ValueError as error:  # it reads the metrics of all checkpoints
+            raise UserError(
+                f"the metrics of a checkpoint in {self._directory} are damaged ({error}); remove the folder of its step"
+            ) from error
 
     def steps(self) -> list[int]:
         """Returns the steps of all committed checkpoints, in order."""
@@ -74,7 +81,7 @@ class Checkpoints:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if free < size // jax.process_count():  # said before the disk is full: records and samples need room as well
-            raise self._unsaved(f"{free / 2**20:,.0f} MiB are free, {size / 2**20:,.0f} MiB are needed")
+            raise self._unsaved(f"{free / 2**20:,.1f} MiB are free, {size / 2**20:,.1f} MiB are needed")
         with self._refusals():
             self._manager.save(step, args=items, metrics=None if valid_loss is None else {METRIC: valid_loss})
 
@@ -84,7 +91,6 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def __enter__(self) -> "Checkpoints":
-        _silence_orphans()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,6 +125,11 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except Exception as error:
             reason = str(error).split("\n")[0].split(". See full")[0]
+            if re.search(r"(?i)requested shape|structures do not match|mismatch", str(error)):
+                raise UserError(
+                    f"checkpoint {folder} is of another model ({reason}); set model.* as in "
+                    f"{self._directory.parent / 'config.json'}, or take another checkpoint"
+                ) from error
             others = [other for other in self.steps() if other != step]
             cure = (
                 f"remove it to go on from step {max(others)}"
@@ -167,19 +178,17 @@ def open_checkpoint(workdir: Workdir, which: str | int) -> tuple[Checkpoints, in
     return checkpoints, int(which)
 
 
+@functools.cache  # once in a process
 def _silence_orphans() -> None:
-    """Silences the tasks of a refused save, which complain until the process ends that nobody waits for them any more.
+    """Silences the tasks of what Orbax could not do, which complain until the process ends that nobody waits for them.
 
-    The refusal itself reaches the caller. Orbax runs them through asyncio, which serves nothing else here.
+    The error itself reaches the caller. Orbax runs them through asyncio, which serves nothing else here.
     """
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
-    def report(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            sys.__unraisablehook__(unraisable)
-
-    sys.unraisablehook = report
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda it: None if str(it.exc_value) == "Event loop is closed" else before(it)
 
 
 def _metric(metrics: dict[str, float]) -> float:

@@ -43,11 +43,12 @@ class MetricsFile:
     def __init__(self, path: Path, last_step: int):
         """Opens the file for a run that continues after `last_step`: later rows and a torn last line are cut off."""
         self._path = path
-        if path.exists():
+        if path.is_file():
             write_atomically(
                 path, "".join(line for line in _whole_lines(path) if _row(path, line)["step"] <= last_step)
             )
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        with writing(path):
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a row; numbers keep their full precision."""

@@ -1,6 +1,8 @@
 """What the user sees: a progress bar on a terminal, plain lines elsewhere, and the same lines in log.txt."""
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,14 +12,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gptjax.train.workdir import writing
 
 
+class _Terminal(Console):
+    """Standard output; a run goes on when whoever read it has left."""
+
+    def on_broken_pipe(self) -> None:
+        """Lets everything that follows go nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Display:
     """Speaks for one process; a silent one (not the primary) says nothing and writes nothing."""
 
     def __init__(self, log: Path | None, *, silent: bool = False):
         """Opens log.txt to append to, where one is given."""
         self._silent = silent
-        self._console = Console(quiet=silent, highlight=False, soft_wrap=True)
-        self._log = open(log, "a", encoding="utf-8") if log is not None and not silent else None  # noqa: SIM115
+        self._console = _Terminal(quiet=silent, highlight=False, soft_wrap=True)
+        self._log = None
+        if log is not None and not silent:
+            with writing(log):
+                self._log = open(log, "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._progress: Progress | None = None
         self._task = None
 

@@ -65,7 +65,10 @@ class Workdir:
         if not self.path.is_dir():
             raise UserError(f"there is no workdir {self.path}; train one first, or correct --workdir=DIR")
         try:
-            return json.loads(self.config.read_text(encoding="utf-8"))
+            config = json.loads(self.config.read_text(encoding="utf-8"))
+            if not isinstance(config, dict):
+                raise ValueError("it holds no object")
+            return config
         except FileNotFoundError:
             raise UserError(f"{self.path} is no workdir: it has no config.json; correct --workdir=DIR") from None
         except ValueError as error:

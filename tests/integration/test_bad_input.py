@@ -4,11 +4,13 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.integration.command_line import SHORT, rows
+from tests.integration.command_line import ROOT, SHORT, rows
 
 TINY = "--config=experiments/tiny.py"
 
@@ -42,6 +44,11 @@ MISTAKES = {
     "unknown remat": ([TINY, "--config.model.remat=some"], ["remat='some'", "full"]),
     "negative learning rate": ([TINY, "--config.optim.peak_lr=-1"], ["peak_lr=-1", "positive"]),
     "warm-up past the end": ([TINY, "--config.optim.warmup_steps=101"], ["warmup_steps=101", "num_steps=100"]),
+    "learning rate that is no number": ([TINY, "--config.optim.peak_lr=nan"], ["peak_lr=nan", "positive"]),
+    "end of the schedule": ([TINY, "--config.optim.schedule.final_fraction=-1"], ["schedule.final_fraction=-1.0"]),
+    "seed beyond 32 bits": ([TINY, "--config.seed=99999999999"], ["seed=99999999999", "4294967295"]),
+    "empty path": ([TINY, "--config.data.path="], ["data.path='' is empty"]),
+    "import of nothing": ([TINY, "--config.model.attention.name=:x"], ["':x'", "package.module:name"]),
     "batch of nothing": ([TINY, "--config.data.batch_size=0"], ["batch_size=0"]),
     "mesh for other machines": ([TINY, "--config.mesh.tensor=3"], ["3 devices", "there are 1"]),
     "unknown rules": ([TINY, "--config.mesh.rules=fsp"], ["'fsp'", "fsdp"]),
@@ -142,12 +149,54 @@ def test_an_unreadable_checkpoint_is_named_and_the_one_before_is_the_cure(comman
     assert "resumed from step 30" in command_line.train(workdir, f"--config.data.path={text}", *SHORT).stdout
 
 
-def test_a_damaged_config_is_named(command_line, finished, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished, workdir)
-    (workdir / "config.json").write_text('{"seed": ')
-    result = command_line.run("main", TINY, f"--workdir={workdir}", "--mode=evaluate")
-    assert_plain_mistake(result, ["config.json is damaged"])
+DAMAGE = {  # a file of a workdir, its new content, and what is said of it
+    "half a config": ("config.json", '{"seed": ', "config.json is damaged"),
+    "a config of nothing": ("config.json", "null", "config.json is damaged"),
+    "a config of another shape": ("config.json", '{"model": 3}', "model=3 must be a group of options"),
+    "a config of another model": ("config.json", "{}", "is of another model"),
+    "a tokenizer without characters": ("tokenizer/tokenizer_config.json", '{"kind": "char"}', "is damaged"),
+    "a list of a tokenizer": ("tokenizer/tokenizer_config.json", "[]", "is damaged"),
+    "another tokenizer": (
+        "tokenizer/tokenizer_config.json",
+        '{"kind": "char", "characters": "abc"}',
+        "is not the tokenizer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_of_a_workdir_is_named(command_line, finished, tmp_path, name):
+    file, content, words = DAMAGE[name]
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / file).write_text(content)
+    assert_plain_mistake(command_line.run("sample", f"--workdir={tmp_path}/run"), [words])
+
+
+def test_damaged_metrics_of_a_checkpoint_are_named(command_line, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run/checkpoints/40/metrics/metrics").write_text("{")
+    result = command_line.run("sample", f"--workdir={tmp_path}/run", "--step=best")
+    assert_plain_mistake(result, ["checkpoints are damaged", "remove the folder of its step"])
+
+
+def test_parameters_of_another_model_are_refused_and_not_called_damaged(command_line, finished, text, tmp_path):
+    other = (f"--config.checkpoint.init_from={finished}", *SHORT, "--config.model.d_model=32")
+    result = command_line.run("main", TINY, f"--workdir={tmp_path}/run", f"--config.data.path={text}", *other)
+    assert_plain_mistake(result, [f"{finished}/checkpoints/40 is of another model", "set model.* as in"])
+    assert "remove" not in result.stderr
+
+
+def test_a_reader_that_leaves_does_not_end_the_run(command_line, text, tmp_path):
+    """As in `python -m gptjax.main ... | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "gptjax.main", TINY, f"--workdir={tmp_path}/run", f"--config.data.path={text}"]
+    result = subprocess.run(
+        [*command, *SHORT], cwd=ROOT, env=command_line.environment, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert rows(tmp_path / "run")[-1]["step"] == 40
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere")

@@ -147,3 +147,15 @@ def test_init_from_takes_parameters_and_resume_from_everything(command_line, tex
     taken = command_line.train(tmp_path / "resume", *longer, f"--config.checkpoint.resume_from={finished}")
     assert f"resumed from step 40 of {finished}" in taken.stdout
     assert [row["step"] for row in rows(tmp_path / "resume")] == list(range(41, 46))
+
+
+def test_the_end_of_another_run_is_taken_over_whole_and_nothing_before_it(command_line, text, finished, tmp_path):
+    data = (f"--config.data.path={text}", f"--config.checkpoint.resume_from={finished}", *SHORT)
+    taken = command_line.train(tmp_path / "same", *data)
+    assert "done at step 40" in taken.stdout
+    assert_equal_to_the_bit(tmp_path / "same", finished, 40)
+    assert rows(tmp_path / "same", "valid") == rows(finished, "valid")[-1:]
+    earlier = ("--config.optim.num_steps=30", "--allow_change=optim.num_steps")
+    refused = command_line.run("main", "--config=experiments/tiny.py", f"--workdir={tmp_path}/less", *data, *earlier)
+    assert refused.returncode == 2
+    assert "is at step 40, beyond optim.num_steps=30; raise it" in refused.stderr

@@ -29,6 +29,16 @@ def test_none_is_a_value_where_the_schema_allows_it():
     assert apply("model.d_ff=96", "model.d_ff=None").model.d_ff is None
 
 
+def test_texts_between_commas_keep_brackets_and_spaces_and_a_list_keeps_commas():
+    assert apply("sample.prompts=def main(").sample.prompts == ("def main(",)
+    assert apply("sample.prompts=a , [b]").sample.prompts == ("a ", " [b]")
+    assert apply("sample.stop=\n\n").sample.stop == ("\n\n",)
+    assert apply("sample.prompts=['a, b', 'c']").sample.prompts == ("a, b", "c")
+    assert apply("sample.prompts=").sample.prompts == ()
+    with pytest.raises(UserError, match=r"sample\.prompts=\[a must be texts between commas"):
+        apply("sample.prompts=[a")
+
+
 def test_a_value_may_stand_apart_and_hold_equals_signs():
     rest, changes = overrides.split(["--config.data.path", "a=b.txt", "--workdir=x", "--config.data.path=c=d"])
     assert (rest, changes) == (["--workdir=x"], [("data.path", "a=b.txt"), ("data.path", "c=d")])

@@ -127,6 +127,19 @@ def test_a_damaged_cache_names_file_and_cure(folder):
         load_corpus(cfg)
 
 
+def test_another_tokenizer_in_a_prepared_folder_is_refused(folder):
+    (folder / "p/tokenizer/tokenizer_config.json").write_text('{"kind": "char", "characters": "abc"}')
+    with pytest.raises(UserError, match=r"p/tokenizer is altered"):
+        load_corpus(config(folder, path=str(folder / "p")))
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": 1}'])
+def test_a_manifest_that_is_none_is_named(folder, content):
+    (folder / "p/manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"p/manifest\.json is damaged"):
+        load_corpus(config(folder, path=str(folder / "p")))
+
+
 def test_a_cache_that_cannot_be_written(folder):
     (folder / "file").write_text("")
     with pytest.raises(UserError, match=r"file/.* cannot be written"):
