@@ -22,7 +22,7 @@ test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -m "not slow" -n auto --dist loadfile
 
 slow: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python -m pytest -m slow -n auto --dist loadfile
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

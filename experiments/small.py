@@ -3,7 +3,7 @@
 Run:      python -m gptjax.main --config=experiments/small.py
           --config.data.path=FILE_OR_GLOB trains on your own text instead
 Hardware: any CPU; two cores take about five minutes
-Expect:   to be measured
+Expect:   a validation loss of 3.66 nats a token, 1.70 bits a byte, on the first 256 windows; code-like samples
 """
 
 from experiments import base

@@ -5,6 +5,7 @@ A checkpoint N is the state after N batches, in four items: params, opt_state, d
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import re
@@ -48,7 +49,7 @@ class Checkpoints:
                     read_only=read_only,
                 ),
             )
-        except ValueError as error:  # it reads the metrics of all checkpoints
+        except json.JSONDecodeError as error:  # it reads the metrics of all checkpoints
             raise UserError(
                 f"the metrics of a checkpoint in {self._directory} are damaged ({error}); remove the folder of its step"
             ) from error
