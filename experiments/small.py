@@ -19,5 +19,5 @@ def get_config():
     config.optim.update(peak_lr=4e-3, num_steps=900, warmup_steps=50)
     config.evaluation.update(every=300, num_windows=256)
     config.checkpoint.every = 100
-    config.sample.update(temperature=0.8, top_p=0.95)
+    config.sample.update(prompts=("def ", "class "), temperature=0.8, top_p=0.95, max_tokens=120)
     return config

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from gptjax.train.workdir import writing
 
@@ -53,7 +54,7 @@ class Display:
             return
         columns = [
             TextColumn("[bold]step"),
-            MofNCompleteColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True, min_width=2 * len(str(num_steps)) + 1)),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
