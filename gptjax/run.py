@@ -50,11 +50,6 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         train_step = experiment.lower_train_step().compile()
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
         start = int(state.step)
-        if start > cfg.optim.num_steps:
-            raise UserError(
-                f"{cfg.checkpoint.resume_from} is at step {start}, beyond optim.num_steps={cfg.optim.num_steps}; "
-                f"raise it"
-            )
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
         if distributed.is_primary():
@@ -88,6 +83,8 @@ def initialize(
     if cfg.resume_from is not None:
         other, step = open_checkpoint(Workdir(cfg.resume_from), "latest")
         refuse_other_run(other.meta(step)["fingerprint"], experiment.identity, Path(cfg.resume_from), allow_change)
+        if step > (num_steps := experiment.cfg.optim.num_steps):
+            raise UserError(f"{cfg.resume_from} is at step {step}, beyond optim.num_steps={num_steps}; raise it")
         state, cursor = other.restore(step, experiment.abstract)
         display.say(f"resumed from step {step} of {cfg.resume_from}")
         return state, cursor
