@@ -1,18 +1,17 @@
 """Units of text turned into tokens, by one process or many. Knows no jax, so that workers start fast.
 
 Units are cut by the text alone and come back in their order, so that the number of workers changes no result. The
-process that asks reads the text and gets the tokens; no more than two units a worker are under way.
+process that asks reads the text and gets the tokens; no more than one unit a worker is under way.
 """
 
 import collections
-import concurrent.futures
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,36 +72,67 @@ def tokenized(
 ) -> Iterator[Callable[[Iterable[Unit], int], Iterator[Tokens]]]:
     """Gives a function (units, first) that yields the tokens of the units from number `first` on, in order."""
     if workers < 2:
-        yield lambda units, first: (tokenize(tokenizer, unit) for index, unit in enumerate(units) if index >= first)
+        yield lambda units, first: (tokenize(tokenizer, unit) for unit in itertools.islice(units, first, None))
         return
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, context, initializer=_start_worker, initargs=(folder, context.Barrier(workers))
-    )
-
-    def tokens_of(units: Iterable[Unit], first: int) -> Iterator[Tokens]:
-        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-        for index, unit in enumerate(units):
-            if index < first:
-                continue
-            if len(waiting) == 2 * workers:  # bounds the memory
-                yield waiting.popleft().result()
-            waiting.append(_submit(pool, unit))
-        while waiting:
-            yield waiting.popleft().result()
-
-    try:
+    with contextlib.ExitStack() as stack:
         with _without_interrupts():
-            # Started together: a pool that starts a process while another one dies may fail in any way, or hang.
-            started = [pool.submit(_nothing) for _ in range(workers)]
-        concurrent.futures.wait(started)
-        yield tokens_of
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, perhaps for want of memory; run it again with fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+            team = [stack.enter_context(contextlib.closing(_Worker(folder))) for _ in range(workers)]
+        yield lambda units, first: _in_turn(team, itertools.islice(units, first, None))
+
+
+class _Worker:
+    """A process that tokenises one unit at a time; Python's own pools hang where a process of theirs is killed."""
+
+    def __init__(self, folder: Path):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(folder, theirs), daemon=True)
+        self._process.start()
+        theirs.close()  # the pipe is to end with the process
+
+    def hand(self, unit: Unit) -> None:
+        """Gives the worker a unit; the tokens of the one before have to be taken first."""
+        with self._told():
+            self._pipe.send(unit)
+
+    def take(self) -> Tokens:
+        """Waits for the tokens of its unit; raises the UserError that the worker met."""
+        with self._told():
+            tokens = self._pipe.recv()
+        if isinstance(tokens, UserError):
+            raise tokens
+        return tokens
+
+    def close(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError):
+            raise UserError(
+                "a worker process was killed, perhaps for want of memory; run it again with fewer --workers"
+            ) from None
+
+
+def _in_turn(team: Sequence[_Worker], units: Iterable[Unit]) -> Iterator[Tokens]:
+    """Hands units out to each worker in turn; a worker has its next unit before the tokens of its last are used."""
+    idle, busy = collections.deque(team), collections.deque[_Worker]()
+    for unit in units:
+        if idle:
+            busy.append(idle.popleft())
+            busy[-1].hand(unit)
+            continue
+        worker = busy.popleft()
+        tokens = worker.take()
+        worker.hand(unit)
+        busy.append(worker)
+        yield tokens
+    yield from (worker.take() for worker in busy)
 
 
 @contextlib.contextmanager
@@ -115,29 +145,15 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _submit(pool: concurrent.futures.Executor, unit: Unit) -> concurrent.futures.Future:
-    try:
-        return pool.submit(_work, unit)
-    except OSError as error:  # its pipes are closed, but it does not call itself broken yet
-        raise BrokenProcessPool(str(error)) from error
-
-
-_worker: dict[str, Tokenizer] = {}
-
-
-def _start_worker(folder: Path, all_started: threading.Barrier) -> None:
+def _serve(folder: Path, pipe: Connection) -> None:
+    """What a worker does, until the other end of the pipe is closed or gone."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # An idle worker would outlive a parent that was killed.
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    _worker["tokenizer"] = load_tokenizer(folder)
-    all_started.wait()
-
-
-def _nothing() -> None:
-    """What a worker is given to be started."""
-
-
-def _work(unit: Unit) -> Tokens:
-    return tokenize(_worker["tokenizer"], unit)
+    with contextlib.suppress(EOFError, ConnectionError):
+        tokenizer = load_tokenizer(folder)
+        while True:
+            unit = pipe.recv()
+            try:
+                tokens = tokenize(tokenizer, unit)
+            except UserError as error:
+                tokens = error
+            pipe.send(tokens)
