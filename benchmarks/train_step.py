@@ -8,6 +8,7 @@ last lines compare the loop of `gptjax.main`, data and records included, with th
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -95,13 +96,12 @@ def gptjax_step(shape: str, dtype: str, seconds: float) -> dict:
 
 def gptjax_loop(shape: str, dtype: str, seconds: float) -> dict:
     """Times the loop by the rows that it writes."""
-    import contextlib
     import dataclasses
     import io
 
     from gptjax import run
 
-    num_steps = 60 if shape == "medium" else 600
+    num_steps = 40 if shape == "medium" else 600
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         cfg = experiment_config(shape, dtype, Path(folder, "text"), Path(folder))
         cfg = dataclasses.replace(
@@ -217,13 +217,14 @@ def main() -> None:
         return
 
     found: dict[tuple[str, str, str], list[dict]] = {}
-    for number, shape, dtype, name in itertools.product(range(args.rounds), SHAPES, DTYPES, MEASUREMENTS):
-        if number and not found.get((name, shape, dtype)):
-            continue  # it cannot run here
-        print(f"round {number + 1}/{args.rounds}  {shape}  {dtype}  {name}", file=sys.stderr)
-        measured = run_alone(name, shape, dtype, args.seconds)
-        if measured is not None:
-            found.setdefault((name, shape, dtype), []).append(measured)
+    with contextlib.suppress(KeyboardInterrupt):  # the table then shows what was measured so far
+        for number, shape, dtype, name in itertools.product(range(args.rounds), SHAPES, DTYPES, MEASUREMENTS):
+            if number and not found.get((name, shape, dtype)):
+                continue  # it cannot run here
+            measured = run_alone(name, shape, dtype, args.seconds)
+            print(f"round {number + 1}/{args.rounds}  {shape}  {dtype}  {name}  {measured}", file=sys.stderr)
+            if measured is not None:
+                found.setdefault((name, shape, dtype), []).append(measured)
 
     def median(name, shape, dtype, key):
         values = [each[key] for each in found.get((name, shape, dtype), [])]

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -138,6 +139,7 @@ def _in_turn(team: Sequence[_Worker], units: Iterable[Unit]) -> Iterator[Tokens]
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Ctrl-C reaches every process of a terminal; workers that are started in here leave it to their parent."""
+    resource_tracker.ensure_running()  # started with the first worker, it would let interrupts through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
