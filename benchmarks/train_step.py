@@ -63,6 +63,7 @@ def experiment_config(shape: str, dtype: str, text: Path, cache: Path):
             num_heads=num_heads,
             d_model=d_model,
             seq_len=seq_len,
+            vocab_multiple=1,  # as PyTorch has it
             dtype=dtype,
             scan_layers=False,
         ),
@@ -77,9 +78,10 @@ def gptjax_step(shape: str, dtype: str, seconds: float) -> dict:
     """Times the compiled step of an experiment on one batch, and counts its flops."""
     import jax
 
-    from gptjax import experiment
+    from gptjax import distributed, experiment
     from gptjax.train.state import create_state
 
+    distributed.start()
     with tempfile.TemporaryDirectory() as folder:
         built = experiment.build(experiment_config(shape, dtype, Path(folder, "text"), Path(folder)))
         train_step = built.lower_train_step().compile()
@@ -99,8 +101,9 @@ def gptjax_loop(shape: str, dtype: str, seconds: float) -> dict:
     import dataclasses
     import io
 
-    from gptjax import run
+    from gptjax import distributed, run
 
+    distributed.start()
     num_steps = 40 if shape == "medium" else 600
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         cfg = experiment_config(shape, dtype, Path(folder, "text"), Path(folder))

@@ -51,8 +51,8 @@ def num_params(cfg: ModelConfig) -> int:
 def flops_per_token(cfg: ModelConfig, seq_len: int | None = None) -> int:
     """Returns the training flops (forward and backward) of one token in a sequence of seq_len (default: the config's).
 
-    The convention is FLOPS_CONVENTION. The causal half that a kernel may skip is counted, since the plain form computes
-    it; so is everything outside a sliding window; so are the columns that pad the vocabulary.
+    The convention is FLOPS_CONVENTION. What a causal mask hides is counted, though most of it is not
+    computed; so is everything outside a sliding window; so are the columns that pad the vocabulary.
     """
     cfg = cfg.resolve()
     assert cfg.d_head is not None

@@ -27,8 +27,10 @@ class FeedForward(nn.Module):
         """Widens, bends and narrows again; the result has the compute dtype."""
         cfg = self.cfg
         hidden_BTF = self._widen(x_BTD, "gate" if self.gated else "up")
-        # Elementwise work in float32: exact, and on CPUs several times faster than in bfloat16.
-        hidden_BTF = self.activation(hidden_BTF.astype(jnp.promote_types(hidden_BTF.dtype, jnp.float32)))
+        # Elementwise work in float32: exact, and on CPUs several times faster than in bfloat16. The gradient keeps what
+        # goes in alone: to bend it again takes less time than to keep what lies between.
+        activation = jax.checkpoint(self.activation)
+        hidden_BTF = activation(hidden_BTF.astype(jnp.promote_types(hidden_BTF.dtype, jnp.float32)))
         if self.gated:
             hidden_BTF = hidden_BTF * self._widen(x_BTD, "up")
         names = ("ff", "embed")

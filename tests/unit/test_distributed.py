@@ -1,6 +1,9 @@
 """Start-up from the environment, and who acts; two real processes are in tests/integration/test_meshes.py."""
 
 import importlib.util
+import platform
+import subprocess
+import sys
 
 import absl.logging
 import jax
@@ -92,6 +95,29 @@ def test_programs_are_kept_in_the_cache_or_where_the_user_said(machine):
     jax.config.update("jax_compilation_cache_dir", "elsewhere")
     distributed.start()
     assert jax.config.jax_compilation_cache_dir == "elsewhere"
+
+
+REUSE = """
+import resource
+import numpy as np
+from gptjax import distributed
+
+def fresh_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(50_000_000, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+distributed.start()
+print(fresh_pages(), fresh_pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such option")
+def test_freed_memory_is_used_again():
+    """Fifty megabytes, freed and allocated again, are no new pages from the system, each of which costs a fault."""
+    result = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, text=True, check=True)
+    first, second = map(int, result.stdout.split())
+    assert second < 100 < first
 
 
 @pytest.mark.parametrize(

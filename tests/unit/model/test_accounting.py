@@ -92,9 +92,12 @@ def test_the_parameter_table_says_path_shape_and_names():
     "changes", [{}, {"num_kv_heads": 2, "d_head": 32, "tie_embeddings": False, **LLAMA}], ids=["gpt2", "llama"]
 )
 def test_flops_are_those_of_xla(changes):
-    """XLA also counts elementwise work, 1 % here; without the head we would be short by 7 %, without scores by 4 %."""
+    """XLA also counts elementwise work, 1 % here; without the head we would be short by 7 %, without scores by 4 %.
+
+    A length that is cut into no chunks, so that the whole square of scores is computed, as the convention counts it.
+    """
     cfg = ModelConfig(
-        **{"vocab_size": 512, "d_model": 256, "num_layers": 2, "num_heads": 4, "seq_len": 128} | changes,
+        **{"vocab_size": 512, "d_model": 256, "num_layers": 2, "num_heads": 4, "seq_len": 126} | changes,
         vocab_multiple=1,
         scan_layers=False,  # a loop's body is counted once
     )
@@ -103,9 +106,9 @@ def test_flops_are_those_of_xla(changes):
         return jnp.sum(jax.nn.log_softmax(model.apply(cfg, params, tokens_BT)[0])[..., 0])
 
     params = model.param_shapes(cfg)
-    program = jax.jit(jax.value_and_grad(loss)).lower(params, jax.ShapeDtypeStruct((1, 128), jnp.int32))
+    program = jax.jit(jax.value_and_grad(loss)).lower(params, jax.ShapeDtypeStruct((1, 126), jnp.int32))
     compiled = program.compile(compiler_options={"xla_backend_optimization_level": 0})
-    ratio = compiled.cost_analysis()["flops"] / (128 * model.flops_per_token(cfg))
+    ratio = compiled.cost_analysis()["flops"] / (126 * model.flops_per_token(cfg))
     assert 1 <= ratio < 1.02
 
 
