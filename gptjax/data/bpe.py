@@ -24,7 +24,9 @@ FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 """Vocabulary and merges as GPT-2 and its descendants name them."""
 
 ALPHABET = 256
+"""One token a byte, before the special ones."""
 MOST = 1 << 22
+"""The largest vocabulary to train: more than anybody uses, and a refusal rather than a machine out of memory."""
 
 
 def _byte_of_letter() -> dict[str, int]:

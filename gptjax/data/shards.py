@@ -78,10 +78,11 @@ def check_shard(folder: Path, shard: Mapping[str, Any], *, verify: bool) -> str 
 
 def load_manifest(folder: Path, *, verify: bool) -> dict[str, Any]:
     """Reads the manifest of a prepared folder and checks its shards; raises UserError naming the file that is wrong."""
-    manifest = read_json(folder / MANIFEST)
-    if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
+    content = read_json(folder / MANIFEST)
+    manifest = content if isinstance(content, dict) else {}
+    if manifest.get("format", FORMAT) != FORMAT:
         raise UserError(f"{folder / MANIFEST} is of another format ({manifest['format']}); prepare the text again")
-    if not isinstance(manifest, dict) or not {"format", "dtype", "splits"} <= manifest.keys():
+    if not {"format", "dtype", "splits"} <= manifest.keys():
         raise UserError(f"{folder / MANIFEST} is damaged; delete {folder} and prepare the text again")
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
     with concurrent.futures.ThreadPoolExecutor() as threads:

@@ -17,6 +17,7 @@ from gptjax.model.attention import ATTENTIONS
 from gptjax.model.config import ModelConfig
 from gptjax.model.positions import POSITIONS
 from gptjax.registry import Choice
+from tests.params import random_params
 
 # The name of a case -> the attention's options, other fields of the model.
 OPTIONS = {
@@ -55,19 +56,6 @@ def config(name, option, **changes):
     return ModelConfig(attention=Choice(name, kwargs), **({"positions": Choice("rotary")} | fields))
 
 
-@functools.cache
-def params_of(cfg):
-    """Random in every entry, and large enough for sharp attention."""
-    random = np.random.default_rng(0)
-
-    def draw(path, shape):
-        noise = 0.2 * random.standard_normal(shape.shape, np.float32)
-        return jnp.asarray(noise + 1 if path[-1].key == "scale" else noise)
-
-    shapes = model.param_shapes(cfg)
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def layout_of(cfg, rules):
     """Returns a layout of eight devices, None without rules; heads over as many as the key/value heads divide over."""
     if rules is None:
@@ -83,7 +71,7 @@ def in_use(layout):
 @functools.cache
 def influence(cfg):
     """Returns how strongly the features at t depend on the token at u, by the gradient: each token is another row."""
-    params, tokens_BT = params_of(cfg), jnp.arange(T)[None]
+    params, tokens_BT = random_params(cfg, 0.2), jnp.arange(T)[None]
 
     def features(embedding_VD):
         return model.features(cfg, {**params, "tokens": {"embedding": embedding_VD}}, tokens_BT)[0][0]
@@ -112,7 +100,7 @@ def test_the_past_is_seen_as_far_as_the_window(name, option):
 @functools.cache
 def forward(cfg, rules=None):
     """Returns a compiled (tokens_BT, positions_BT, segment_ids_BT) -> logits_BTV; with rules, on eight devices."""
-    params, layout = params_of(cfg), layout_of(cfg, rules)
+    params, layout = random_params(cfg, 0.2), layout_of(cfg, rules)
     if layout is not None:
         params = jax.device_put(params, sharding.shardings(layout, model.logical_axes(cfg), params))
 
@@ -151,7 +139,7 @@ def test_packed_equals_alone(name, option):
 
 def decode(cfg, tokens_BT, lengths_B):
     """Returns logits_BTV from a prefill of prompts of unequal lengths, padded on the right, then token by token."""
-    params = params_of(cfg)
+    params = random_params(cfg, 0.2)
     rows_B = np.arange(B)
 
     @jax.jit
@@ -206,7 +194,7 @@ def test_sharded_equals_unsharded(name, option, rules):
 @functools.cache
 def gradients(cfg, rules=None):
     """Returns the gradients of a weighted sum of the features, and the shardings that their parameters have."""
-    params, layout = params_of(cfg), layout_of(cfg, rules)
+    params, layout = random_params(cfg, 0.2), layout_of(cfg, rules)
     weights_BTD = np.random.default_rng(3).standard_normal((B, T, cfg.d_model), np.float32)
     placed = None
     if layout is not None:

@@ -17,8 +17,9 @@ from gptjax.model.positions import POSITIONS
 from gptjax.registry import Choice
 from gptjax.sharding import WEIGHT_NAMES
 from tests.contracts import reference
+from tests.params import random_params
 
-BASE = ModelConfig(vocab_size=29, d_model=24, num_layers=2, num_heads=4, seq_len=10, vocab_multiple=1)
+BASE = ModelConfig(vocab_size=29, d_model=24, num_layers=2, num_heads=4, seq_len=12, vocab_multiple=1)
 ROTARY, RMS, SWIGLU = Choice("rotary"), Choice("rmsnorm"), Choice("swiglu")
 VARIANTS = {
     "gpt2": {},
@@ -67,9 +68,9 @@ VARIANTS = {
 variants = pytest.mark.parametrize("name", VARIANTS)
 
 # A row that is one document, and one with two documents (positions start again) and padding.
-TOKENS_BT = jax.random.randint(jax.random.key(7), (2, 10), 0, BASE.vocab_size)
-POSITIONS_BT = jnp.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 0, 1, 2, 3, 4, 0, 0]])
-SEGMENT_IDS_BT = jnp.array([[1] * 10, [1] * 3 + [2] * 5 + [0] * 2])
+TOKENS_BT = jax.random.randint(jax.random.key(7), (2, 12), 0, BASE.vocab_size)
+POSITIONS_BT = jnp.array([[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 0, 0]])
+SEGMENT_IDS_BT = jnp.array([[1] * 12, [1] * 3 + [2] * 7 + [0] * 2])
 
 
 def config(name, **changes):
@@ -81,16 +82,8 @@ def shapes_of(name):
     return model.param_shapes(config(name))
 
 
-@functools.cache
 def params_of(name):
-    """Every entry is random: a bias of 0 or a scale of 1 would hide itself. Drawn outside jax, to compile nothing."""
-    random = np.random.default_rng(1)
-
-    def draw(path, shape):
-        noise = 0.15 * random.standard_normal(shape.shape, np.float32)
-        return jnp.asarray(noise + 1 if path[-1].key == "scale" else noise)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes_of(name))
+    return random_params(config(name), 0.15)
 
 
 def cross_entropy(cfg, params):
@@ -136,7 +129,7 @@ def test_four_numbers_make_a_model():
     assert cfg.validate() == []
     params = jax.jit(functools.partial(model.init_params, cfg))(jax.random.key(0))
     logits_BTV, cache, aux = jax.jit(functools.partial(model.apply, cfg))(params, TOKENS_BT)
-    assert logits_BTV.shape == (2, 10, cfg.padded_vocab_size)
+    assert logits_BTV.shape == (2, 12, cfg.padded_vocab_size)
     assert (cache, aux) == (None, {})
     assert abs(-jnp.mean(jax.nn.log_softmax(logits_BTV)[..., :29]) - np.log(29)) < 0.05
     expected_BTV = reference.decoder(cfg, params, TOKENS_BT)

@@ -12,12 +12,12 @@ import numpy as np
 import optax
 import pytest
 
-from gptjax import model
 from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
 from gptjax.tasks.language_modeling import TASKS
 from gptjax.train.loss import make_loss_fn
 from gptjax.types import Batch
+from tests.params import random_params
 
 B, T, V = 4, 8, 16
 CFG = ModelConfig(vocab_size=V, d_model=32, num_layers=1, num_heads=2, seq_len=T)
@@ -49,13 +49,7 @@ def build(name):
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, 0, 0)
         return metrics, grads
 
-    random = np.random.default_rng(1)
-
-    def draw(path, shape):
-        return 0.1 * random.standard_normal(shape.shape, np.float32) + (path[-1].key == "scale")
-
-    shapes = model.param_shapes(cfg)
-    return jax.tree_util.tree_map_with_path(draw, shapes), run
+    return random_params(cfg, 0.1), run
 
 
 @tasks
