@@ -14,21 +14,22 @@ from gptjax.cache import cache_home
 from gptjax.types import UserError
 
 _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # from glibc's malloc.h
 
 
 def start() -> int:
     """Chooses the platform, keeps memory and compiled programs, joins the job; returns its device count."""
+    has_gpu = Path("/dev/nvidiactl").exists()
     if "JAX_PLATFORMS" not in os.environ and importlib.util.find_spec("libtpu") and not _has_tpu():
         # libtpu may be installed for its compiler alone; jax would try for long to start a TPU that is not there.
-        jax.config.update("jax_platforms", "cuda,cpu" if Path("/dev/nvidiactl").exists() else "cpu")
+        jax.config.update("jax_platforms", "cuda,cpu" if has_gpu else "cpu")
+    if not (has_gpu or _has_tpu()):
+        _keep_freed_memory()
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_home() / "programs"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax reports every save, and each error that it raises as well
     join()
-    if jax.default_backend() == "cpu":
-        _keep_freed_memory()
     return jax.device_count()
 
 
@@ -37,12 +38,14 @@ def _has_tpu() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Asks glibc to keep what is freed rather than to give it back to the system at once.
+    """Asks glibc to keep what is freed rather than to give it back to the system, before jax starts its threads.
 
-    On CPUs every step allocates its activations anew; fresh pages from the system take a third of a small model's step.
+    On CPUs each step allocates its activations anew, and fresh pages take up to a third of its time. Only the arena of
+    the first thread holds blocks of more than 64 MB, so all threads share it.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
         set_option(_M_MMAP_THRESHOLD, 2**30)
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
 

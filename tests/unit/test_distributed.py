@@ -2,6 +2,7 @@
 
 import importlib.util
 import platform
+import statistics
 import subprocess
 import sys
 
@@ -99,25 +100,26 @@ def test_programs_are_kept_in_the_cache_or_where_the_user_said(machine):
 
 REUSE = """
 import resource
-import numpy as np
+import jax
+import jax.numpy as jnp
 from gptjax import distributed
 
-def fresh_pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(50_000_000, np.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
 distributed.start()
-print(fresh_pages(), fresh_pages())
+large = jax.jit(lambda x: jnp.tanh(x @ x.T) @ x)
+x = jnp.ones((5_000, 8))
+for _ in range(12):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    large(x).block_until_ready()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such option")
 def test_freed_memory_is_used_again():
-    """Fifty megabytes, freed and allocated again, are no new pages from the system, each of which costs a fault."""
+    """A program's 100 MB of temporaries are new pages, each of which costs a fault, in its first runs alone."""
     result = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, text=True, check=True)
-    first, second = map(int, result.stdout.split())
-    assert second < 100 < first
+    faults = [int(line) for line in result.stdout.splitlines()]
+    assert statistics.median(faults) < 1_000 < 20_000 < faults[0]
 
 
 @pytest.mark.parametrize(
