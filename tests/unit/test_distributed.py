@@ -107,7 +107,7 @@ from gptjax import distributed
 distributed.start()
 large = jax.jit(lambda x: jnp.tanh(x @ x.T) @ x)
 x = jnp.ones((5_000, 8))
-for _ in range(12):
+for _ in range(24):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     large(x).block_until_ready()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -119,7 +119,7 @@ def test_freed_memory_is_used_again():
     """A program's 100 MB of temporaries are new pages, each of which costs a fault, in its first runs alone."""
     result = subprocess.run([sys.executable, "-c", REUSE], capture_output=True, text=True, check=True)
     faults = [int(line) for line in result.stdout.splitlines()]
-    assert statistics.median(faults) < 1_000 < 20_000 < faults[0]
+    assert statistics.median(faults[12:]) < 1_000 < 20_000 < faults[0]
 
 
 @pytest.mark.parametrize(
