@@ -2,9 +2,10 @@
 
   python benchmarks/train_step.py [--rounds=3] [--seconds=6] [--output=benchmarks/train_step.json]
 
-Every measurement is a process of its own, and the programs take turns, so that a slow moment of the machine falls on
-all of them; the table shows the median over the rounds. PyTorch (`pip install torch transformers`) is optional. The
-last lines compare the loop of `gptjax.main`, data and records included, with the bare step.
+Every measurement is a process of its own that tells the mean of its steps, and the programs take turns, so that a slow
+moment of the machine falls on all of them; the table shows the median over the rounds. PyTorch (`pip install torch
+transformers`) is optional. The last lines compare the loop of `gptjax.main`, data and records included, with the bare
+step.
 """
 
 import argparse
@@ -32,16 +33,14 @@ DTYPES = ("float32", "bfloat16")
 
 
 def measure(step, seconds: float) -> float:
-    """Returns the median time of a step, in seconds; `step` waits for its own result."""
+    """Returns the mean time of a step, in seconds; `step` waits for its own result."""
     for _ in range(3):
         step()
-    times = []
-    deadline = time.perf_counter() + seconds
-    while time.perf_counter() < deadline or len(times) < 5:
-        start = time.perf_counter()
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() < start + seconds or count < 5:
         step()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        count += 1
+    return (time.perf_counter() - start) / count
 
 
 def experiment_config(shape: str, dtype: str, text: Path, cache: Path):
@@ -97,7 +96,7 @@ def gptjax_step(shape: str, dtype: str, seconds: float) -> dict:
 
 
 def gptjax_loop(shape: str, dtype: str, seconds: float) -> dict:
-    """Times the loop by the rows that it writes."""
+    """Times the loop by the rows that it writes, a mean of ten steps each; the first, which warms up, left out."""
     import dataclasses
     import io
 
@@ -117,7 +116,7 @@ def gptjax_loop(shape: str, dtype: str, seconds: float) -> dict:
         run.train(cfg, f"{folder}/run", [])
         rows = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
     times = [row["step_seconds"] for row in rows if row["split"] == "train"]
-    return {"seconds": statistics.median(times[1:])}
+    return {"seconds": statistics.mean(times[1:])}
 
 
 def torch_step(shape: str, dtype: str, seconds: float, compiled: bool) -> dict:
