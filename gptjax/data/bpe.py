@@ -25,6 +25,7 @@ FILES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 
 ALPHABET = 256
 """One token a byte, before the special ones."""
+
 MOST = 1 << 22
 """The largest vocabulary to train: more than anybody uses, and a refusal rather than a machine out of memory."""
 
