@@ -125,6 +125,12 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
+    def platform(self) -> str:
+        """What the devices are: cpu, tpu or cuda."""
+        platform = self.mesh.devices.flat[0].platform
+        return "cuda" if platform == "gpu" else platform
+
+    @property
     def rows(self) -> int:
         """Number of parts that the batch dim is split into."""
         axes = _axes_of(self.spec(("act_batch",))[0])

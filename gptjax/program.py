@@ -1,0 +1,98 @@
+"""What the devices run: model, mesh, optimiser and the two jitted steps, built from a config without any text.
+
+Builds and runs nothing; the devices may be absent ones, for which the steps can only be compiled.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gptjax import model, registry
+from gptjax.config import ExperimentConfig
+from gptjax.model import accounting
+from gptjax.model.config import ModelConfig
+from gptjax.optim.optimizer import make_optimizer, make_schedule
+from gptjax.sharding import Layout, make_mesh
+from gptjax.tasks.language_modeling import TASKS
+from gptjax.train.evaluate import make_eval_step
+from gptjax.train.loss import make_loss_fn
+from gptjax.train.state import TrainState, abstract_state
+from gptjax.train.step import make_train_step
+from gptjax.types import Batch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """The parts of a run that are compiled; nothing here changes while it runs."""
+
+    cfg: ExperimentConfig
+    model: ModelConfig
+    layout: Layout
+    init_params: Callable
+    tx: optax.GradientTransformationExtraArgs
+    abstract: TrainState
+    accumulation: int
+    train_step: Callable
+    eval_step: Callable
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in a global batch."""
+        return self.cfg.data.batch_size * self.model.seq_len
+
+    @property
+    def flops_per_step(self) -> float:
+        """Model FLOPs of a training step (model/accounting.py says what is counted)."""
+        return accounting.flops_per_token(self.model) * self.tokens_per_step
+
+    @property
+    def batch_sharding(self) -> jax.sharding.NamedSharding:
+        """How a batch of sequences lies on the mesh."""
+        return self.layout.sharding(("act_batch", "act_seq"))
+
+    def lower_train_step(self) -> jax.stages.Lowered:
+        """Traces the training step from shapes alone, before there is a state or a batch; `.compile()` is the next."""
+        shape, where = (self.cfg.data.batch_size, self.model.seq_len), self.batch_sharding
+        ints = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
+        floats = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
+        batch = Batch(ints, ints, loss_mask_BT=floats, segment_ids_BT=ints, positions_BT=ints, labels={})
+        traced = self.train_step.trace(self.abstract, batch)
+        return traced.lower(lowering_platforms=(self.layout.platform,))
+
+
+def build_program(
+    cfg: ExperimentConfig,
+    model_cfg: ModelConfig,
+    token_bytes_V: np.ndarray | None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Program:
+    """Makes the steps of a model with its vocabulary filled in, on the given devices (default: all there are).
+
+    `token_bytes_V` holds the UTF-8 length of each token, or is None where the tokenizer cannot say.
+    """
+    layout = Layout(make_mesh(cfg.mesh, devices), cfg.mesh.rules)
+    task = registry.build(TASKS, cfg.train.task, token_bytes_V)
+    shapes = model.param_shapes(model_cfg)
+    tx = make_optimizer(cfg.optim, shapes)
+    abstract = abstract_state(shapes, model.logical_axes(model_cfg), tx, layout)
+    accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.rows)
+    train_loss = make_loss_fn(model_cfg, task, cfg.seed)
+    valid_loss = make_loss_fn(model_cfg, task, None)
+    train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, accumulation)
+    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    return Program(
+        cfg=cfg,
+        model=model_cfg,
+        layout=layout,
+        init_params=functools.partial(model.init_params, model_cfg),
+        tx=tx,
+        abstract=abstract,
+        accumulation=accumulation,
+        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, layout.replicated)),
+        eval_step=jax.jit(make_eval_step(valid_loss, layout), out_shardings=layout.replicated),
+    )
