@@ -1,8 +1,10 @@
 """GPT-2 124M (Radford et al. 2019) from scratch, with the batch and schedule of nanoGPT's reproduction.
 
+A batch is 491,520 tokens.
+
 Run:      python -m gptjax.main --config=experiments/gpt2_124m.py --config.data.path=PREPARED_DIR
           (python -m gptjax.prepare --input=... --output=PREPARED_DIR --tokenizer=GPT2_FOLDER)
-Hardware: meant for 8 accelerators of 40 GB or more; one batch is 491,520 tokens
+Hardware: h100:1x8 (python -m gptjax.plan --config=experiments/gpt2_124m.py --topology=h100:1x8)
 Expect:   a validation loss of about 2.85 on OpenWebText after 600,000 steps (nanoGPT's figure; not run here)
 """
 

@@ -192,6 +192,12 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
                     f"{name}.batch_size={batch_size} does not divide over {parts} devices; "
                     f"try {-(-batch_size // parts) * parts}, or another mesh"
                 )
+        pieces = (2 * sizes["context"] if sizes["context"] > 1 else 1) * cfg.train.loss_chunks
+        if cfg.train.loss_chunks > 0 and cfg.model.seq_len % pieces:
+            problems.append(
+                f"model.seq_len={cfg.model.seq_len} does not divide into {pieces} pieces: train.loss_chunks="
+                f"{cfg.train.loss_chunks}, and two for each of mesh.context={sizes['context']} devices"
+            )
     if problems:
         raise UserError.join(f"{source} does not fit together", problems)
 

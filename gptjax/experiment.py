@@ -81,7 +81,7 @@ def summary(experiment: Experiment) -> list[str]:
     cfg, corpus, shape = experiment.cfg, experiment.corpus, experiment.layout.mesh.shape
     num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
     mesh = " x ".join(f"{axis} {size}" for axis, size in shape.items() if size > 1) or "one device"
-    per_device = cfg.data.batch_size // experiment.layout.rows // experiment.accumulation
+    per_device = cfg.data.batch_size // experiment.layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
         f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "

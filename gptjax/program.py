@@ -55,14 +55,17 @@ class Program:
         """How a batch of sequences lies on the mesh."""
         return self.layout.sharding(("act_batch", "act_seq"))
 
-    def lower_train_step(self) -> jax.stages.Lowered:
-        """Traces the training step from shapes alone, before there is a state or a batch; `.compile()` is the next."""
+    def trace_train_step(self) -> jax.stages.Traced:
+        """Traces the training step from shapes alone, before there is a state or a batch."""
         shape, where = (self.cfg.data.batch_size, self.model.seq_len), self.batch_sharding
         ints = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
         floats = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
         batch = Batch(ints, ints, loss_mask_BT=floats, segment_ids_BT=ints, positions_BT=ints, labels={})
-        traced = self.train_step.trace(self.abstract, batch)
-        return traced.lower(lowering_platforms=(self.layout.platform,))
+        return self.train_step.trace(self.abstract, batch)
+
+    def lower_train_step(self) -> jax.stages.Lowered:
+        """Traces the training step and lowers it for the layout's platform; `.compile()` is the next."""
+        return self.trace_train_step().lower(lowering_platforms=(self.layout.platform,))
 
 
 def build_program(
@@ -76,14 +79,14 @@ def build_program(
     `token_bytes_V` holds the UTF-8 length of each token, or is None where the tokenizer cannot say.
     """
     layout = Layout(make_mesh(cfg.mesh, devices), cfg.mesh.rules)
-    task = registry.build(TASKS, cfg.train.task, token_bytes_V)
-    shapes = model.param_shapes(model_cfg)
+    task = registry.build(TASKS, cfg.train.task, token_bytes_V, cfg.train.loss_chunks)
+    shapes, names = model.param_shapes(model_cfg), model.logical_axes(model_cfg)
     tx = make_optimizer(cfg.optim, shapes)
-    abstract = abstract_state(shapes, model.logical_axes(model_cfg), tx, layout)
-    accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.rows)
+    abstract = abstract_state(shapes, names, tx, layout)
+    accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.parts("act_batch"))
     train_loss = make_loss_fn(model_cfg, task, cfg.seed)
     valid_loss = make_loss_fn(model_cfg, task, None)
-    train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, accumulation)
+    train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, names, accumulation)
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return Program(
         cfg=cfg,
@@ -94,5 +97,5 @@ def build_program(
         abstract=abstract,
         accumulation=accumulation,
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, layout.replicated)),
-        eval_step=jax.jit(make_eval_step(valid_loss, layout), out_shardings=layout.replicated),
+        eval_step=jax.jit(make_eval_step(valid_loss, layout, names), out_shardings=layout.replicated),
     )

@@ -26,10 +26,12 @@ from gptjax.train.records import Records
 from gptjax.train.signals import StopRequest
 from gptjax.train.state import TrainState, create_state, with_params
 from gptjax.train.step import group_norms
+from gptjax.train.watchdog import Watchdog
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import Metrics, Params, UserError, stream_key
 
 
+@distributed.AsOne()
 def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
     """Trains until the last step or a signal and returns the exit code; a workdir that holds a run is continued."""
     workdir = Workdir(path)
@@ -39,6 +41,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         display = stack.enter_context(Display(workdir.log, silent=not distributed.is_primary()))
         checkpoints = stack.enter_context(Checkpoints(workdir.checkpoints, keep=cfg.checkpoint.keep))
         experiment = build(cfg)
+        distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
         done = checkpoints.latest()
         if done is not None:
             refuse_other_run(checkpoints.meta(done)["fingerprint"], experiment.identity, workdir.path, allow_change)
@@ -146,6 +149,7 @@ def loop(
     with (
         StopRequest() as stop,
         display.progress(step, num_steps),
+        Watchdog(cfg.train.watchdog_seconds, records.directory, step) as watchdog,
         Profiler(cfg.profile, records.directory) as profiler,
         contextlib.closing(experiment.train_batches(cursor)) as batches,
     ):
@@ -159,7 +163,7 @@ def loop(
             checkpoint_due = new and (last or stopped or step % cfg.checkpoint.every == 0)
             if unread is not None and (evaluation_due or checkpoint_due):
                 skipped, unread = unread(), None
-            with meter.paused():
+            with meter.paused(), watchdog.paused():
                 valid_loss = None
                 if evaluation_due:
                     means = experiment.evaluate(state.params)
@@ -183,6 +187,7 @@ def loop(
                 skipped = unread()
             unread = functools.partial(read, step, cursor, metrics, norms)
             display.advance(step)
+            watchdog.step(step)
         checkpoints.wait()
     return state, step, stop.exit_code
 
@@ -215,11 +220,13 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
 
 
+@distributed.AsOne()
 def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
     """Scores the last checkpoint of a workdir on the validation split."""
     workdir, display = Workdir(path), Display(None, silent=not distributed.is_primary())
     checkpoints, step = open_checkpoint(workdir, "latest")
     experiment = build(cfg)
+    distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
     refuse_other_run(checkpoints.meta(step)["fingerprint"], experiment.identity, workdir.path, allow_change)
     means = experiment.evaluate(checkpoints.restore_params(step, experiment.abstract.params))
     windows = cfg.evaluation.num_windows
@@ -229,6 +236,7 @@ def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> i
     return 0
 
 
+@distributed.AsOne()
 def check(cfg: ExperimentConfig) -> int:
     """Prints parameters, memory and the plan of batches; trains nothing."""
     display = Display(None, silent=not distributed.is_primary())

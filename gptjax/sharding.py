@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gptjax.registry import did_you_mean
@@ -23,7 +24,8 @@ AXES = ("replica", "fsdp", "expert", "context", "tensor")
 
 WEIGHT_NAMES = frozenset({"vocab", "embed", "q_heads", "kv_heads", "head_dim", "ff", "experts", "layers"})
 ACTIVATION_NAMES = frozenset(
-    {"act_batch", "act_seq", "act_embed", "act_q_heads", "act_kv_heads", "act_ff", "act_vocab", "act_experts"}
+    {"act_batch", "act_seq", "act_stream_seq", "act_embed", "act_q_heads", "act_kv_heads", "act_ff", "act_vocab"}
+    | {"act_experts"}
 )
 LOGICAL_NAMES = WEIGHT_NAMES | ACTIVATION_NAMES
 
@@ -31,14 +33,36 @@ _DATA = ("replica", "fsdp", "expert")  # the batch is split over every axis that
 _TENSOR_WEIGHTS = {"vocab": "tensor", "q_heads": "tensor", "kv_heads": "tensor", "ff": "tensor", "experts": "expert"}
 _TENSOR_ACTIVATIONS = {"act_q_heads": "tensor", "act_kv_heads": "tensor", "act_ff": "tensor", "act_vocab": "tensor"}
 
-RULES: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
+Rules = Mapping[str, str | tuple[str, ...]]
+
+RULES: Mapping[str, Rules] = {
     # weights replicated, batch split
     "dp": {"act_batch": _DATA},
     # weights and optimiser state split over the data axis as well (ZeRO-3, arXiv 1910.02054)
     "fsdp": {"act_batch": _DATA, "embed": "fsdp"},
+    # the same, the weights gathered and their gradients scattered by hand (gptjax/manual.py)
+    "fsdp_manual": {"act_batch": _DATA, "act_seq": "context", "embed": "fsdp"},
     # and heads, feed-forward and vocabulary over the tensor axis (Megatron-LM, arXiv 1909.08053)
     "fsdp_tp": {"act_batch": _DATA, "embed": "fsdp", **_TENSOR_WEIGHTS, **_TENSOR_ACTIVATIONS},
+    # and the positions of norms and of the residual stream (arXiv 2205.05198)
+    "fsdp_tp_sp": {
+        **{"act_batch": _DATA, "embed": "fsdp", "act_stream_seq": "tensor"},
+        **{**_TENSOR_WEIGHTS, **_TENSOR_ACTIVATIONS},
+    },
+    # and the sequence over the context axis, for those that are too long for one device
+    "context": {
+        **{"act_batch": _DATA, "embed": ("fsdp", "context"), "act_seq": "context"},
+        **{"act_stream_seq": ("context", "tensor"), **_TENSOR_WEIGHTS, **_TENSOR_ACTIVATIONS},
+    },
 }
+
+MANUAL = frozenset({"fsdp_manual"})
+"""The rules under which the loss is written for one device, with its collectives; the others leave those to XLA."""
+
+
+def axes_of(rules: str) -> set[str]:
+    """Returns the mesh axes that the rules make use of."""
+    return {axis for entry in RULES[rules].values() for axis in _axes(entry)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,21 +107,46 @@ class MeshConfig:
     def validate(self, device_count: int) -> list[str]:
         """Returns every problem in words; empty where the mesh fits the devices."""
         problems = []
-        if self.rules not in RULES:
-            problems.append(f"rules={self.rules!r} is unknown; {did_you_mean(self.rules, RULES)}")
         try:
-            self.shape(device_count)
+            sizes = self.shape(device_count)
         except UserError as error:
-            problems.append(str(error).removeprefix("mesh."))
+            return [*problems, str(error).removeprefix("mesh.")]
+        if self.rules not in RULES:
+            return [f"rules={self.rules!r} is unknown; {did_you_mean(self.rules, RULES)}"]
+        for axis in sorted({axis for axis, size in sizes.items() if size > 1} - axes_of(self.rules)):
+            fitting = [name for name in RULES if axis in axes_of(name)]
+            problems.append(
+                f"{axis}={sizes[axis]} splits nothing under rules {self.rules!r}; "
+                f"set mesh.{axis}=1 or mesh.rules to {' or '.join(fitting)}"
+            )
         return problems
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Arranges the devices (all by default) as `cfg` says; raises UserError where they do not fit."""
+    """Arranges the devices (all by default) as `cfg` says; raises UserError where they do not fit.
+
+    On several TPU slices `replica` goes from slice to slice, so that the slow network carries gradients alone.
+    """
     devices = jax.devices() if devices is None else devices
     sizes = cfg.shape(len(devices))
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1:
+        if sizes["replica"] % len(slices):
+            raise UserError(
+                f"mesh.replica={sizes['replica']} is no multiple of the {len(slices)} slices; "
+                f"set it to {len(slices)}, so that only gradients go from slice to slice"
+            )
+        inside = {**sizes, "replica": sizes["replica"] // len(slices)}
+        across = {**dict.fromkeys(AXES, 1), "replica": len(slices)}
+        grid = mesh_utils.create_hybrid_device_mesh(tuple(inside.values()), tuple(across.values()), devices)
+        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     # make_mesh's default of explicit axis types is not what constraints by logical name need.
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def canonical_platform(name: str) -> str:
+    """Returns the name by which a platform is lowered for: devices say gpu, lowering says cuda."""
+    return "cuda" if name == "gpu" else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,18 +175,24 @@ class Layout:
 
     @property
     def platform(self) -> str:
-        """What the devices are: cpu, tpu or cuda."""
-        platform = self.mesh.devices.flat[0].platform
-        return "cuda" if platform == "gpu" else platform
+        """What the devices are: cpu, tpu, or cuda where they call themselves gpu."""
+        return canonical_platform(self.mesh.devices.flat[0].platform)
 
     @property
-    def rows(self) -> int:
-        """Number of parts that the batch dim is split into."""
-        axes = _axes_of(self.spec(("act_batch",))[0])
-        return math.prod(self.mesh.shape[axis] for axis in axes)
+    def is_manual(self) -> bool:
+        """Whether the loss is written for one device."""
+        return self.rules in MANUAL
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        """Returns the mesh axes, of more than one device, that split a dim of this name."""
+        return tuple(axis for axis in _axes(self.spec((name,))[0]) if self.mesh.shape[axis] > 1)
+
+    def parts(self, name: str) -> int:
+        """Returns the number of parts that a dim of this name is split into."""
+        return math.prod(self.mesh.shape[axis] for axis in self.axes(name))
 
 
-def _axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
 
 
@@ -153,7 +208,7 @@ def shardings(layout: Layout, names_tree: Any, shapes_tree: Any) -> Any:
         assert len(names) == len(shape.shape), f"{label}: {names} names {len(names)} dims of {shape.shape}"
         used: set[str] = set()
         for dim, (name, size, entry) in enumerate(zip(names, shape.shape, spec, strict=True)):
-            axes = _axes_of(entry)
+            axes = _axes(entry)
             parts = math.prod(layout.mesh.shape[axis] for axis in axes)
             if used & set(axes):
                 raise UserError(f"{label}: rules {layout.rules!r} split two of its dims over axis {(used & set(axes))}")
@@ -181,10 +236,22 @@ def use(layout: Layout) -> Iterator[None]:
         _LAYOUT.reset(token)
 
 
+def in_use() -> Layout | None:
+    """Returns the layout in use, if there is one and its mesh has more than one device."""
+    layout = _LAYOUT.get()
+    return None if layout is None or layout.mesh.size == 1 else layout
+
+
+def platform() -> str:
+    """Returns the platform that is being traced for: that of the layout in use, or jax's own."""
+    layout = _LAYOUT.get()
+    return canonical_platform(jax.default_backend()) if layout is None else layout.platform
+
+
 def constrain(x: Any, *names: str | None) -> Any:
     """Pins an activation to the layout in use by its dims' logical names; the identity where none is in use."""
-    layout = _LAYOUT.get()
-    if layout is None or layout.mesh.size == 1:
+    layout = in_use()
+    if layout is None or layout.is_manual:
         return x
     return jax.lax.with_sharding_constraint(x, layout.sharding(names))
 

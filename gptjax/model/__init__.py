@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gptjax.model.accounting import flops_per_token, num_params, parameter_table
     from gptjax.model.cache import Cache, init_cache
-    from gptjax.model.gpt import apply, features, init_params, logical_axes, param_shapes, unembed
+    from gptjax.model.gpt import apply, features, head_params, init_params, logical_axes, param_shapes, unembed
 
 _OWNERS = {
     "Cache": "cache",
     "apply": "gpt",
     "features": "gpt",
     "flops_per_token": "accounting",
+    "head_params": "gpt",
     "init_cache": "cache",
     "init_params": "gpt",
     "logical_axes": "gpt",
@@ -30,6 +31,7 @@ __all__ = [
     "apply",
     "features",
     "flops_per_token",
+    "head_params",
     "init_cache",
     "init_params",
     "logical_axes",

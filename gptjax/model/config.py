@@ -4,7 +4,8 @@ import dataclasses
 
 from gptjax.registry import Choice, choice_field
 
-REMAT_POLICIES = ("none", "dots", "minimal", "full")
+REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
+KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
 NORM_PLACEMENTS = ("pre", "post")
 
@@ -54,9 +55,12 @@ class ModelConfig:
     dtype: str = "float32"
     """Dtype of activations and matrix products: float32 or bfloat16. Weights are float32."""
     remat: str = dataclasses.field(default="none", metadata={"fingerprint": False})
-    """What the backward pass computes again instead of keeping: none, dots, minimal or full."""
+    """What the backward pass computes again instead of keeping: none, dots, minimal, offload or full."""
     scan_layers: bool = dataclasses.field(default=True, metadata={"fingerprint": False})
     """Loop over the blocks in one compiled body (quick to compile) instead of unrolling them (quicker on CPUs)."""
+
+    require_kernel: str | None = dataclasses.field(default=None, metadata={"fingerprint": False})
+    """The kernel that attention must run on: xla, splash (TPU) or cudnn (GPU); None takes what suits the platform."""
 
     @property
     def padded_vocab_size(self) -> int:
@@ -110,4 +114,6 @@ class ModelConfig:
         for name, valid in (("remat", REMAT_POLICIES), ("dtype", DTYPES), ("norm_placement", NORM_PLACEMENTS)):
             if getattr(self, name) not in valid:
                 problems.append(f"{name}={getattr(self, name)!r} is unknown; valid: {', '.join(valid)}")
+        if self.require_kernel not in (None, *KERNELS):
+            problems.append(f"require_kernel={self.require_kernel!r} is unknown; valid: {', '.join(KERNELS)}, or None")
         return problems

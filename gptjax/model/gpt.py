@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax import registry
+from gptjax import manual, registry
 from gptjax.model.attention import ATTENTIONS, Context
 from gptjax.model.cache import Cache
 from gptjax.model.config import ModelConfig
@@ -25,14 +25,18 @@ from gptjax.sharding import constrain
 from gptjax.types import Array, Params
 
 REMAT: dict[str, Callable | None] = {
+    # keeps everything: no second forward pass
+    "none": jax.checkpoint_policies.everything_saveable,
     # keeps every matrix product and computes the elementwise work between them again
     "dots": jax.checkpoint_policies.dots_saveable,
     # keeps only products with weights: attention's scores, which grow with the square of T, are computed again
     "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # the same, kept in the host's memory: for chips whose link to it is idle
+    "offload": jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host"),
     # keeps only the input of each block: the least memory, a second forward pass
     "full": None,
 }
-"""What the backward pass of a block finds kept, by name; "none" keeps everything and is no remat at all."""
+"""What the backward pass of a block finds kept, by name."""
 
 
 class Block(nn.Module):
@@ -61,7 +65,7 @@ class Block(nn.Module):
         norm = registry.build(NORMS, self.cfg.norm, "embed", name=f"{name}_norm")
         y_BTD = sub_layer(norm(x_BTD) if self.cfg.norm_placement == "pre" else x_BTD)
         x_BTD = x_BTD + Dropout(self.cfg.dropout, name=f"{name}_dropout")(y_BTD)
-        x_BTD = constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+        x_BTD = constrain(x_BTD, "act_batch", "act_stream_seq", "act_embed")
         return x_BTD if self.cfg.norm_placement == "pre" else norm(x_BTD)
 
 
@@ -79,7 +83,7 @@ class Decoder(nn.Module):
         if encoding.added_BTD is not None:
             x_BTD = x_BTD + encoding.added_BTD
         x_BTD = Dropout(cfg.dropout, name="dropout")(x_BTD.astype(cfg.dtype))
-        x_BTD = constrain(x_BTD, "act_batch", "act_seq", "act_embed")
+        x_BTD = constrain(x_BTD, "act_batch", "act_stream_seq", "act_embed")
         layers_N = jnp.arange(cfg.num_layers)
         context = Context(positions_BT, segment_ids_BT, encoding._replace(added_BTD=None), layers_N[0])
         (x_BTD, cache), aux_N = stack(cfg)(cfg, name="blocks")((x_BTD, cache), layers_N, context)
@@ -91,9 +95,18 @@ class Decoder(nn.Module):
 def stack(cfg: ModelConfig) -> Callable:
     """Returns the module class that runs all blocks in turn, recomputing and unrolling as the config says."""
     block = Block
-    if cfg.remat != "none":
+    by_hand = manual.layout() is not None
+    if by_hand:
+        # Whole weights live from here to the end of the block; the gradient gathers them again rather than keep them.
+        names = jax.tree.map(
+            lambda names: names[1:], logical_axes(cfg)["blocks"], is_leaf=lambda x: isinstance(x, tuple)
+        )
+        block = nn.map_variables(
+            block, "params", lambda variables: {"params": manual.gather(variables["params"], names, cfg.dtype)}
+        )
+    if cfg.remat != "none" or by_hand:
         # Unrolled, XLA would merge the second computation with the first, and nothing would be saved.
-        block = nn.remat(block, policy=REMAT[cfg.remat], prevent_cse=not cfg.scan_layers)
+        block = nn.remat(block, policy=keep(cfg.remat, by_hand), prevent_cse=not cfg.scan_layers)
     return nn.scan(
         block,
         variable_axes={"params": 0},
@@ -103,6 +116,14 @@ def stack(cfg: ModelConfig) -> Callable:
         unroll=1 if cfg.scan_layers else cfg.num_layers,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
+
+
+def keep(remat: str, by_hand: bool) -> Callable | None:
+    """Returns what the backward pass finds kept, as a policy of `jax.checkpoint`; by hand never a gathered weight."""
+    policy = REMAT[remat]
+    if policy is None or not by_hand:
+        return policy
+    return lambda primitive, *args, **params: primitive.name != "all_gather" and policy(primitive, *args, **params)
 
 
 def _init(cfg: ModelConfig, key: Array) -> Params:
@@ -155,15 +176,32 @@ def features(
     cfg = cfg.resolve()
     if positions_BT is None:
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
-    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    rngs = {} if dropout_key is None else {"dropout": manual.own_key(dropout_key)}
+    shared = {name: params[name] for name in ("final_norm",) if name in params}
+    shared = manual.gather(shared, {name: logical_axes(cfg)[name] for name in shared}, cfg.dtype)
+    params = {**params, **shared}
     return Decoder(cfg).apply({"params": params}, tokens_BT, positions_BT, segment_ids_BT, cache, rngs=rngs)
+
+
+def head_params(cfg: ModelConfig, params: Params, x_BTD: Array) -> tuple[Params, Array]:
+    """Returns the parameters that `unembed` reads, whole on each device, and x; for where that is called part by part.
+
+    They come together once x is there, and their gradient is scattered before that of x goes on: so the head is in
+    memory neither while the blocks run nor while their gradients are computed.
+    """
+    names = ({"tokens"} if cfg.tie_embeddings else set()) | ({"head"} & params.keys())
+    head, axes = {name: params[name] for name in names}, logical_axes(cfg)
+    if manual.layout() is not None:
+        head, x_BTD = jax.lax.optimization_barrier((head, x_BTD))
+    return manual.gather(head, {name: axes[name] for name in names}, cfg.dtype), x_BTD
 
 
 def unembed(cfg: ModelConfig, params: Params, x_BTD: Array) -> Array:
     """Returns the head's logits_BTV in float32; V is the padded vocabulary, its padding masked with the least float."""
     cfg = cfg.resolve()
     variables = {"params": params["head"]} if "head" in params else {}
-    return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, params["tokens"]["embedding"])
+    embedding_VD = params["tokens"]["embedding"] if cfg.tie_embeddings else None
+    return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, embedding_VD)
 
 
 def apply(

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from gptjax import manual
 from gptjax.model.config import ModelConfig
 from gptjax.types import Array
 
@@ -88,9 +89,9 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self, ids_BT):
         """Looks the rows up; an id beyond the table gives NaN, so that a wrong tokenizer does not pass unseen."""
-        shape = (self.num_rows, self.cfg.d_model)
+        shape = (self.num_rows, manual.local_size(self.cfg.d_model, self.names[1]))
         table_VD = self.param("embedding", named(nn.initializers.normal(self.cfg.init_std), self.names), shape)
-        return jnp.take(table_VD, ids_BT, axis=0)
+        return manual.lookup(table_VD, ids_BT)
 
 
 class Dropout(nn.Module):

@@ -16,9 +16,19 @@ class TrainConfig:
     max_sequences_per_device: int | None = dataclasses.field(default=None, metadata={"fingerprint": False})
     """Most sequences that a device takes at once; what is more becomes gradient accumulation. None: no limit."""
 
+    loss_chunks: int = dataclasses.field(default=1, metadata={"fingerprint": False})
+    """The loss is computed for so many parts of each sequence in turn, so that fewer logits are in memory at once."""
+
+    watchdog_seconds: float | None = dataclasses.field(default=600.0, metadata={"fingerprint": False})
+    """Where no step is done for so long, each process says in which stacks its threads are. None: never."""
+
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this"."""
         problems = []
+        if self.watchdog_seconds is not None and not 0 < self.watchdog_seconds < float("inf"):
+            problems.append(f"watchdog_seconds={self.watchdog_seconds} is no time; choose seconds above 0, or None")
+        if self.loss_chunks < 1:
+            problems.append(f"loss_chunks={self.loss_chunks} is less than 1; 1 takes each sequence whole")
         if self.log_every < 1:
             problems.append(f"log_every={self.log_every} is less than 1; choose a number of steps")
         if self.max_sequences_per_device is not None and self.max_sequences_per_device < 1:

@@ -4,17 +4,18 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from gptjax import sharding
+from gptjax.sharding import Layout
+from gptjax.train.loss import on_mesh
 from gptjax.train.metrics import Totals
 from gptjax.types import Batch, Metrics, Params
 
 
-def make_eval_step(loss_fn: Callable, layout) -> Callable:
-    """Builds (params, batch) -> metrics as (sum, count)."""
+def make_eval_step(loss_fn: Callable, layout: Layout, names: Params) -> Callable:
+    """Builds (params, batch) -> metrics as (sum, count); `names` are the logical names of the parameters' dims."""
+    metrics = on_mesh(lambda *arguments: loss_fn(*arguments)[1], layout, names, ())
 
     def eval_step(params: Params, batch: Batch) -> Metrics:
-        with sharding.use(layout):
-            return loss_fn(params, batch, 0, 0)[1]
+        return metrics(params, batch, 0, 0)
 
     return eval_step
 

@@ -1,11 +1,14 @@
 """The loss of a batch: model features into a task's metrics. The one place where model and task meet."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from gptjax import model
+from gptjax import manual, model, sharding, zigzag
 from gptjax.model.config import ModelConfig
+from gptjax.sharding import Layout
 from gptjax.types import Batch, Metrics, Params, stream_key
 
 
@@ -27,7 +30,25 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None) -> Callable:
             segment_ids_BT=batch.segment_ids_BT,
             dropout_key=dropout_key,
         )
-        metrics = task.metrics(lambda x: model.unembed(cfg, params, x), x_BTD, batch)
-        return metrics["loss"][0], metrics
+        head, x_BTD = model.head_params(cfg, params, x_BTD)
+        metrics = task.metrics(lambda x: model.unembed(cfg, head, x), x_BTD, batch)
+        return metrics["loss"][0], manual.total(metrics)
 
     return loss_fn
+
+
+def on_mesh(function: Callable, layout: Layout, params: Any, results: Any) -> Callable:
+    """Makes (params, batch, step, part) -> results of the whole batch from a function that may see a device's part.
+
+    `params` and `results` are trees of the dims' logical names. Rows that are split over devices are put into their
+    order first.
+    """
+
+    def run(tree: Params, batch: Batch, step, part):
+        batch = jax.tree.map(lambda x: zigzag.spread(x, layout.parts("act_seq")) if x.ndim > 1 else x, batch)
+        rows = jax.tree.map(lambda x: ("act_batch", "act_seq", *[None] * x.ndim)[: x.ndim], batch)
+        with sharding.use(layout):
+            each = manual.per_device(function, layout, (params, rows, (), ()), results)
+            return each(tree, batch, jnp.asarray(step), jnp.asarray(part))
+
+    return run

@@ -9,25 +9,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax import sharding
 from gptjax.optim.optimizer import skips
+from gptjax.sharding import Layout
+from gptjax.train.loss import on_mesh
 from gptjax.train.state import TrainState
 from gptjax.types import Array, Batch, Metrics, Params
 
 
 def make_train_step(
-    loss_fn: Callable, tx: optax.GradientTransformationExtraArgs, schedule: optax.Schedule, layout, accumulation: int
+    loss_fn: Callable,
+    tx: optax.GradientTransformationExtraArgs,
+    schedule: optax.Schedule,
+    layout: Layout,
+    names: Params,
+    accumulation: int,
 ) -> Callable:
     """Builds (state, batch) -> (state, metrics).
 
     Loss and gradients are sums over tokens, divided once by the global token count, so that cutting the batch into
     `accumulation` micro-batches changes nothing but rounding. `metrics` are (sum, count) pairs of this step alone,
-    and single numbers with the count 1.
+    and single numbers with the count 1. `names` are the logical names of the parameters' dims.
     """
 
-    def sums(params: Params, batch: Batch, step: Array, part: int) -> tuple[Params, Metrics]:
+    def differentiate(params: Params, batch: Batch, step: Array, part: Array) -> tuple[Params, Metrics]:
         (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, step, part)
         return grads, metrics
+
+    sums = on_mesh(differentiate, layout, names, (names, ()))
 
     def accumulated(params: Params, batch: Batch, step: Array) -> tuple[Params, Metrics]:
         # Row r goes to micro-batch r % A: every device keeps its own rows.
@@ -42,15 +50,14 @@ def make_train_step(
         return jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        with sharding.use(layout):
-            if accumulation == 1:
-                grads, metrics = sums(state.params, batch, state.step, 0)
-            else:
-                grads, metrics = accumulated(state.params, batch, state.step)
-            loss_sum, count = metrics["loss"]
-            grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
-            updates, opt_state = tx.update(grads, state.opt_state, state.params, loss=loss_sum)
-            params = optax.apply_updates(state.params, updates)
+        if accumulation == 1:
+            grads, metrics = sums(state.params, batch, state.step, 0)
+        else:
+            grads, metrics = accumulated(state.params, batch, state.step)
+        loss_sum, count = metrics["loss"]
+        grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, loss=loss_sum)
+        params = optax.apply_updates(state.params, updates)
         before = skips(state.opt_state)
         after = skips(opt_state)
         numbers = {

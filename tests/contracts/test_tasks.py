@@ -42,7 +42,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def build(name):
     """Returns random parameters and a compiled (params, batch) -> (metrics, gradients of the loss)."""
     cfg = dataclasses.replace(CFG, head=Choice(TASKS[name].head))
-    loss_fn = make_loss_fn(cfg, TASKS[name](np.arange(V)), None)
+    loss_fn = make_loss_fn(cfg, TASKS[name](np.arange(V), 1), None)
 
     @jit
     def run(params, batch):

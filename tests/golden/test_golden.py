@@ -6,6 +6,7 @@ difference is read before it is committed.
 
 import dataclasses
 import json
+import math
 
 import jax
 import pytest
@@ -48,10 +49,11 @@ def test_an_experiment_resolves_to_the_reviewed_config(golden, name):
 
 @every
 def test_parameters_have_the_reviewed_shapes_and_shardings(golden, name):
-    """Path, shape, and what a device holds of it on fsdp 4 x tensor 2."""
-    cfg = experiments.load(name).model
+    """Path, shape, and what a device holds of it on fsdp 4 x tensor 2, or on fsdp 8 where the heads are odd."""
+    cfg = experiments.load(name).model.resolve()
     cfg = dataclasses.replace(cfg, vocab_size=cfg.vocab_size or 257)
-    layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")
+    tensor = math.gcd(cfg.num_kv_heads, 2)
+    layout = Layout(make_mesh(MeshConfig(fsdp=8 // tensor, tensor=tensor)), "fsdp_tp")
     shapes = model.param_shapes(cfg)
     placed = jax.tree.leaves(shardings(layout, model.logical_axes(cfg), shapes))
     rows = [

@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -23,11 +24,21 @@ class CommandLine:
             "COLUMNS": "200",
         }
 
-    def start(self, module: str, *arguments: object, **environment: str) -> subprocess.Popen:
+    def start(self, module: str, *arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.Popen:
         """Starts a process whose output can be read."""
+        return self._start("-m", f"gptjax.{module}", *arguments, cwd=cwd, **environment)
+
+    def launch(
+        self, *arguments: object, processes: int, devices: int = 1, cwd: Path = ROOT, **environment: str
+    ) -> subprocess.Popen:
+        """Starts a job of several processes, by launch/local.py."""
+        sizes = (f"--processes={processes}", f"--devices-per-process={devices}")
+        return self._start(ROOT / "launch" / "local.py", *sizes, "--", *arguments, cwd=cwd, **environment)
+
+    def _start(self, *command: object, cwd: Path, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", f"gptjax.{module}", *map(str, arguments)],
-            cwd=ROOT,
+            [sys.executable, *map(str, command)],
+            cwd=cwd,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -63,3 +74,12 @@ def rows(workdir: Path, split: str = "train") -> list[dict]:
 def facts(workdir: Path, names: Sequence[str] = ("loss", "grad_norm", "learning_rate", "batch_checksum")) -> dict:
     """Returns what a run must repeat exactly: everything in its train rows but the speeds, by step."""
     return {row["step"]: tuple(row[name] for name in names) for row in rows(workdir)}
+
+
+def wait_until(condition: Callable[[], bool], job: subprocess.Popen | None = None, seconds: float = 120) -> None:
+    """Waits until a condition holds; fails after a time, or where the job ends before."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert job is None or job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

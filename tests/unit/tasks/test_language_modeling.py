@@ -22,7 +22,7 @@ def metrics(logits_BTV, token_bytes_V=TOKEN_BYTES_V, mask_BT=MASK_BT):
     """The head is the identity: features are logits."""
     zeros_BT = np.zeros((B, T), np.int32)
     batch = Batch(zeros_BT, TARGETS_BT, mask_BT, zeros_BT + 1, zeros_BT, {})
-    task = LanguageModeling(token_bytes_V)
+    task = LanguageModeling(token_bytes_V, 1)
     return jax.jit(lambda x_BTV: task.metrics(lambda x: x, x_BTV, batch))(logits_BTV)
 
 

@@ -45,7 +45,7 @@ def test_the_step_follows_the_layout_and_gives_the_metrics():
         pinned.append(sharding.constrain(batch, "act_batch") is not batch)
         return 0.0, {"loss": (params * batch.sum(), step + part + 2)}
 
-    eval_step = make_eval_step(loss_fn, Layout(make_mesh(MeshConfig()), "fsdp"))
+    eval_step = make_eval_step(loss_fn, Layout(make_mesh(MeshConfig()), "fsdp"), ())
     metrics = jax.jit(eval_step)(3.0, jnp.ones(8))
     assert (float(metrics["loss"][0]), int(metrics["loss"][1])) == (24.0, 2)
     assert pinned == [True]

@@ -54,7 +54,7 @@ def alone(start, length):
 @functools.cache
 def loss_fn(cfg, seed):
     compiler_options = {"xla_backend_optimization_level": 0}  # quick to compile
-    return jax.jit(make_loss_fn(cfg, LanguageModeling(None), seed), compiler_options=compiler_options)
+    return jax.jit(make_loss_fn(cfg, LanguageModeling(None, 1), seed), compiler_options=compiler_options)
 
 
 def loss(cfg, seed, step=0, part=0, batch=None):

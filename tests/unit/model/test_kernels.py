@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.model.attention import attend, in_chunks
+from gptjax.model.kernels import attend, in_chunks
 
 
 def test_a_query_that_sees_no_key_gets_the_mean_of_the_values():

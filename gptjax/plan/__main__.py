@@ -1,0 +1,77 @@
+"""Plans a run for chips that are not here.
+
+  python -m gptjax.plan --config=experiments/gpt3_175b.py --topology=v5p:8x8x8
+
+Flags -> config -> fleet -> forecast -> table; nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gptjax import flags
+from gptjax.types import UserError
+
+HELP = """\
+usage: python -m gptjax.plan --config=FILE --topology=CHIP:SHAPE [--slices=N] [--json=FILE] [--search]
+
+Compiles the training step of an experiment for chips that are not here, and says whether it
+fits, what it moves and computes, what bounds it and how long the run takes at the least.
+
+  --config=FILE           an experiment, such as experiments/gpt3_175b.py
+  --config.a.b=VALUE      changes an option, as in --config.mesh.tensor=8 (repeatable)
+  --topology=CHIP:SHAPE   v4, v5p, tpu7x: AxBxC chips; v5e, v6e: AxB chips (needs the extra tpu)
+                          a100, h100, h200, b200: HOSTSxGPUS (needs the extra plan-gpu)
+                          cpu:N: virtual devices of this machine
+  --slices=1              so many TPU slices of that shape, joined by the network
+  --json=FILE             writes the plan as JSON too
+  --search                tries meshes, rules, remat and batches per device; prints the best
+  --limit=300             seconds that the search may take
+  --help                  this text
+
+Nothing runs on any chip, and nothing needs the network.
+Exit codes: 0 done (whether it fits or not), 2 a mistake that you can mend, 1 a bug.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code."""
+    if "--help" in argv or "-h" in argv:  # answered before anything heavy is imported
+        print(HELP, end="")
+        return 0
+    from gptjax import config, overrides
+
+    arguments, changes = overrides.split(argv)
+    parser = flags.Parser(add_help=False)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--topology", required=True)
+    parser.add_argument("--slices", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--limit", type=float, default=300)
+    args = parser.parse(arguments)
+    if args.json is not None and not args.json.parent.is_dir():
+        raise UserError(f"--json={args.json}: there is no folder {args.json.parent}; make it first")
+    experiment = overrides.load_experiment(args.config)
+    overrides.apply(experiment, changes)
+    cfg = config.from_config_dict(experiment, args.config)
+
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # a plan starts no chip, though one be there
+
+    from gptjax.plan.forecast import forecast, to_json
+    from gptjax.plan.report import table
+    from gptjax.plan.topology import open_fleet
+
+    fleet = open_fleet(args.topology, args.slices)
+    plan = forecast(cfg, fleet, args.config)
+    print("\n".join(table(plan)))
+    if args.json is not None:
+        args.json.write_text(json.dumps(to_json(plan), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(flags.exit_code(main, sys.argv[1:]))
