@@ -181,7 +181,8 @@ def agree(what: str, options: Mapping[str, Any]) -> None:
     client.key_value_set(f"gptjax/{what}/{jax.process_index()}", own)
 
     def of(process: int | str) -> str:
-        return client.blocking_key_value_get(f"gptjax/{what}/{process}", 600_000)
+        # A day: one may be preparing its text. Who ends meanwhile is noticed otherwise.
+        return client.blocking_key_value_get(f"gptjax/{what}/{process}", 86_400_000)
 
     if is_primary():
         others = {process: of(process) for process in range(1, jax.process_count())}

@@ -51,7 +51,9 @@ def main(argv: Sequence[str]) -> int:
     experiment = overrides.load_experiment(args.config)
     overrides.apply(experiment, changes)
     cfg = config.from_config_dict(experiment, args.config)
-    config.validate(cfg, distributed.start(), args.config)
+    num_devices = distributed.start()
+    with distributed.AsOne():
+        config.validate(cfg, num_devices, args.config)
 
     from gptjax import run
 

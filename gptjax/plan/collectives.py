@@ -32,7 +32,7 @@ class Transfer(NamedTuple):
 
 
 def transfers(module: Module, mesh: Mapping[str, int]) -> list[Transfer]:
-    """Returns the collectives that one device executes; `mesh` gives the axes and sizes that devices are numbered by."""
+    """Returns the collectives that one device executes; devices are numbered by the axes and sizes of `mesh`."""
     num_devices = math.prod(mesh.values())
     found = []
     for computation, instruction, times in module.executed():
@@ -50,10 +50,10 @@ def transfers(module: Module, mesh: Mapping[str, int]) -> list[Transfer]:
 
 def by_kind(found: Iterable[Transfer]) -> dict[str, int]:
     """Returns the bytes of each kind of collective, of one chip and step."""
-    total = Counter(dict.fromkeys(KINDS, 0))
+    total: dict[str, int] = dict.fromkeys(KINDS, 0)
     for transfer in found:
         total[transfer.kind] += transfer.bytes * transfer.times
-    return dict(total)
+    return total
 
 
 def by_axes(found: Iterable[Transfer]) -> dict[str, int]:
@@ -104,9 +104,9 @@ def _axes(group: tuple[int, ...], mesh: Mapping[str, int]) -> tuple[str, ...]:
 
 def _group(text: str, num_devices: int) -> tuple[int, ...]:
     """Returns the first group of a collective's attributes."""
-    pairs = re.search(r"source_target_pairs=\{(\{[\d,{}]*\})\}", text)
+    pairs = re.search(r"source_target_pairs=\{([\d,{}]*)\}", text)
     if pairs:
-        return _ring(dict(tuple(map(int, pair.split(","))) for pair in re.findall(r"\{([\d,]+)\}", pairs[1])))
+        return _ring({int(source): int(target) for source, target in re.findall(r"(\d+),(\d+)", pairs[1])})
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", text)
     if listed:
         return tuple(map(int, listed[1].split(",")))
@@ -145,8 +145,8 @@ def _mesh_group(axes: str, order: str, along: str) -> tuple[int, ...]:
     elif device_ids:
         ids = np.array(_numbers(device_ids[3]))
     ids = ids.reshape(tuple(sizes.values()))
-    index: list[slice | int | np.ndarray] = [0] * len(sizes)
+    index = [np.zeros(1, int)] * len(sizes)
     for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", along):
         stride = sizes[name] // (int(before) * int(size)) if size else 1
         index[list(sizes).index(name)] = np.arange(int(size) if size else sizes[name]) * stride
-    return tuple(ids[np.ix_(*[np.atleast_1d(i) for i in index])].reshape(-1).tolist())
+    return tuple(ids[np.ix_(*index)].reshape(-1).tolist())

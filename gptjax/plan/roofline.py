@@ -1,6 +1,6 @@
 """The least time that a step can take by published figures: arithmetic, memory and wires, each at full speed."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -16,7 +16,7 @@ def interconnect_seconds(
 
     `devices` are in the order of the mesh.
     """
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for transfer in transfers:
         places = [fleet.place(devices[number]) for number in transfer.group]
         seconds["+".join(transfer.axes)] += transfer.times * transfer.bytes * _seconds_per_byte(fleet, transfer, places)

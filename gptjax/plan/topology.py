@@ -3,12 +3,13 @@
 Nothing is started: libtpu and the CUDA plugin are loaded for their compilers alone.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -111,7 +112,7 @@ def _tpus(name: str, kind: str, shape: Sequence[int], wraps: Sequence[bool], sli
         raise UserError(f"--topology={name} needs the TPU compiler; pip install 'gptjax[tpu]'")
     for variable, value in _LIBTPU.items():
         os.environ.setdefault(variable, value)
-    arguments = {"chip_config_name": "megacore"} if TORI[kind].megacore else {}
+    arguments: dict[str, Any] = {"chip_config_name": "megacore"} if TORI[kind].megacore else {}
     if any(wraps):  # without it the compiler knows no ring, and turns all-gathers into all-reduces
         arguments["wrap"] = (*wraps, False)[:3]
     try:
@@ -139,10 +140,8 @@ def _gpus(kind: str, shape: Sequence[int]) -> Sequence[jax.Device]:
 
 
 def _cpus(count: int) -> Sequence[jax.Device]:
-    try:
+    with contextlib.suppress(RuntimeError):  # where jax has started, with those that there are
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # jax has started: take what there is
-        pass
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise UserError(f"--topology=cpu:{count}: jax has started with {len(devices)} devices; ask for that many")

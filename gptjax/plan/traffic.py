@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from gptjax.plan.hlo import Array, Computation, Instruction, Module
 
-_NOTHING = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all")
-    + ("partition-id", "replica-id", "iota", "opt-barrier", "async-start", "domain", "add-dependency")
-)
+_NOTHING = {
+    *("parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id"),
+    *("while", "conditional", "call", "async-start", "after-all", "add-dependency", "opt-barrier", "domain"),
+}
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "overrides": {*BASE, "config"},
     "program": {*BASE, "sharding", "model", "optim", "tasks", "train", "config"},
     "experiment": {*BASE, "model", "data", "train", "config", "program"},
-    "plan": {*BASE, "sharding", "model", "config", "program", "flags", "overrides"},
+    "plan": {*BASE, "sharding", "model", "data", "config", "program", "flags", "overrides"},
     "run": {*BASE, "distributed", "model", "data", "sample", "train", "config", "experiment"},
     "main": {"config", "flags", "overrides", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
