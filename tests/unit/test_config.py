@@ -67,7 +67,7 @@ def test_validation_tells_all_problems_of_all_groups():
 def test_a_batch_that_does_not_divide_over_the_devices():
     with pytest.raises(UserError, match=r"data\.batch_size=12 does not divide over 8 devices; try 16"):
         validate(change(data={"batch_size": 12}), device_count=8)
-    validate(change(data={"batch_size": 12}, mesh={"tensor": 2}), device_count=8)
+    validate(change(data={"batch_size": 12}, mesh={"tensor": 2, "rules": "fsdp_tp"}), device_count=8)
 
 
 def test_how_a_run_is_executed_is_no_part_of_it():
