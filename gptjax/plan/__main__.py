@@ -5,6 +5,7 @@
 Flags -> config -> fleet -> forecast -> table; nothing else.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -61,15 +62,32 @@ def main(argv: Sequence[str]) -> int:
 
     jax.config.update("jax_platforms", "cpu")  # a plan starts no chip, though one be there
 
-    from gptjax.plan.forecast import forecast, to_json
-    from gptjax.plan.report import table
+    from gptjax.plan.forecast import forecast
+    from gptjax.plan.progress import working
+    from gptjax.plan.report import best, summary, table
+    from gptjax.plan.search import rank, search
     from gptjax.plan.topology import open_fleet
 
     fleet = open_fleet(args.topology, args.slices)
-    plan = forecast(cfg, fleet, args.config)
+
+    def attempt(cfg, fleet, task):
+        with working(task):
+            return forecast(cfg, fleet, args.config)
+
+    if args.search:
+        plans = []
+        for label, plan in search(cfg, fleet, args.limit, attempt):
+            print(f"{label}: {summary(plan)}", flush=True)
+            plans.append(plan)
+        plans.sort(key=rank)
+        print("\n".join(["", *best(plans), ""]))
+        plan, more = plans[0], {"search": [dataclasses.asdict(plan) for plan in plans]}
+    else:
+        plan, more = attempt(cfg, fleet, f"compiling for {args.topology}"), {}
     print("\n".join(table(plan)))
     if args.json is not None:
-        args.json.write_text(json.dumps(to_json(plan), indent=2) + "\n", encoding="utf-8")
+        document = {**dataclasses.asdict(plan), **more}
+        args.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,0 +1,183 @@
+"""Looks for the quickest way to run a config on a fleet: rules, mesh, remat and sequences per device; prints nothing.
+
+The global batch stays as it is: it belongs to the recipe. What an estimate of memory and time promises most is compiled
+first, for as long as the limit allows.
+"""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from gptjax import config, sharding
+from gptjax.config import ExperimentConfig
+from gptjax.model import accounting
+from gptjax.plan.collectives import Transfer
+from gptjax.plan.forecast import Forecast, sized
+from gptjax.plan.roofline import interconnect_seconds
+from gptjax.plan.topology import Fleet
+from gptjax.types import UserError
+
+REMATS = ("none", "dots", "minimal", "full")
+"""From the most memory to the least; each needs the memory of those behind it, too."""
+
+# Per token and block, in widths of the residual stream: what is kept for the backward pass, and the share of the
+# forward pass that is computed again. Rough, since they only order what is compiled.
+_KEPT = {"none": 40, "dots": 20, "minimal": 12, "full": 1}
+_AGAIN = {"none": 0.0, "dots": 0.05, "minimal": 0.1, "full": 1.0}
+_SLACK = 1.5  # an estimate of memory above the capacity by this factor is believed
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way to run the config, and what the estimate says of it."""
+
+    cfg: ExperimentConfig
+    sizes: Mapping[str, int]
+    bytes: float
+    seconds: float
+
+    def needs_more_than(self, other: "Candidate") -> bool:
+        """Whether it differs from another only in what takes more memory, or not at all."""
+        mine, theirs = self.cfg, other.cfg
+        return (
+            mine.mesh == theirs.mesh
+            and REMATS.index(mine.model.remat) <= REMATS.index(theirs.model.remat)
+            and (mine.train.max_sequences_per_device or math.inf) >= (theirs.train.max_sequences_per_device or math.inf)
+        )
+
+
+def search(
+    cfg: ExperimentConfig,
+    fleet: Fleet,
+    limit_seconds: float,
+    attempt: Callable[[ExperimentConfig, Fleet, str], Forecast],
+) -> Iterator[tuple[str, Forecast]]:
+    """Attempts candidates until the limit, at least one, and gives each in words, with its forecast.
+
+    `attempt` is given the words too. Where something did not fit, what needs more of the same is left out.
+    """
+    waiting = candidates(cfg, fleet)
+    if not waiting:
+        raise UserError(
+            f"--search: no mesh of {len(fleet.devices)} devices suits the model, its batch of {cfg.data.batch_size} "
+            f"sequences and the memory; take another --topology"
+        )
+    start, longest = time.monotonic(), 0.0
+    refused: list[Candidate] = []
+    for number, candidate in enumerate(waiting, 1):
+        began = time.monotonic()
+        if longest and began - start + longest > limit_seconds:
+            return
+        if any(candidate.needs_more_than(other) for other in refused):
+            continue
+        label = f"{number}/{len(waiting)}  {describe(candidate)}"
+        plan = attempt(candidate.cfg, fleet, label)
+        longest = max(longest, time.monotonic() - began)
+        if not plan.fits:
+            refused.append(candidate)
+        yield label, plan
+
+
+def rank(plan: Forecast) -> tuple[bool, float]:
+    """Sorts plans: those that fit first, the quickest of them first."""
+    return not plan.fits, -(plan.tokens_per_second or 0.0)
+
+
+def describe(candidate: Candidate) -> str:
+    """Returns what a candidate is, in the words of its flags."""
+    cfg = candidate.cfg
+    mesh = " ".join(f"{axis}={size}" for axis, size in candidate.sizes.items() if size > 1) or "one device"
+    return f"{cfg.mesh.rules} {mesh} remat={cfg.model.remat} sequences={cfg.train.max_sequences_per_device}"
+
+
+def candidates(cfg: ExperimentConfig, fleet: Fleet) -> list[Candidate]:
+    """Returns the ways to run the config that its checks allow and whose memory may suffice, most promising first."""
+    found = []
+    for rules, sizes in _meshes(fleet):
+        mesh = sharding.MeshConfig(**sizes, rules=rules)
+        rows = math.prod(sizes[axis] for axis in ("replica", "fsdp", "expert"))
+        if cfg.data.batch_size % rows or mesh.validate(len(fleet.devices)):
+            continue
+        for remat, sequences in itertools.product(REMATS, _divisors(cfg.data.batch_size // rows)):
+            changed = dataclasses.replace(
+                cfg,
+                mesh=mesh,
+                model=dataclasses.replace(cfg.model, remat=remat),
+                train=dataclasses.replace(cfg.train, max_sequences_per_device=sequences),
+            )
+            try:
+                config.validate(changed, len(fleet.devices))
+            except UserError:
+                continue
+            found.append(_estimate(changed, sizes, fleet))
+    fitting = [candidate for candidate in found if candidate.bytes < _SLACK * fleet.chip.hbm_bytes]
+    return sorted(fitting, key=lambda candidate: candidate.seconds)
+
+
+def _meshes(fleet: Fleet) -> Iterator[tuple[str, dict[str, int]]]:
+    """Gives each set of rules with the meshes that use all of its axes; expert stays 1, as blocks are dense."""
+    count = len(fleet.devices)
+    for rules in sharding.RULES:
+        axes = sharding.axes_of(rules)
+        tensors = [size for size in _divisors(count) if (size > 1) == ("tensor" in axes)]
+        contexts = [size for size in _divisors(count) if (size > 1) == (rules == "context")]
+        for replica, context, tensor in itertools.product(_divisors(count), contexts, tensors):
+            taken = replica * context * tensor
+            if count % taken or replica % fleet.slices or (rules == "dp" and replica > fleet.slices):
+                continue
+            yield rules, dict(replica=replica, fsdp=count // taken, expert=1, context=context, tensor=tensor)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet) -> Candidate:
+    """Works out memory and time from the shapes alone.
+
+    Weights are gathered for each pass in the compute dtype and their gradients summed; a tensor axis sums activations
+    four times a block (two of them again where it is computed again); a context axis gathers keys and values.
+    """
+    model, rules = sized(cfg), sharding.RULES[cfg.mesh.rules]
+    assert model.num_kv_heads is not None
+    assert model.d_head is not None
+    assert model.vocab_size is not None
+    fsdp, context, tensor = (sizes[axis] for axis in ("fsdp", "context", "tensor"))
+    rows = sizes["replica"] * fsdp
+    sequences = cfg.train.max_sequences_per_device or cfg.data.batch_size // rows
+    accumulation = cfg.data.batch_size // rows // sequences
+    tokens = sequences * model.seq_len / context
+    width = {"bfloat16": 2, "float32": 4}[model.dtype]
+    again, params = _AGAIN[model.remat], accounting.num_params(model) / tensor
+    sharded = fsdp * (context if "context" in rules.get("embed", ()) else 1) if "embed" in rules else 1
+    parallel = tensor if "act_stream_seq" in rules else 1
+    kept = tokens * model.d_model * width * model.num_layers * _KEPT[model.remat]
+    kept /= tensor if _KEPT[model.remat] > 1 else parallel
+    logits = 2 * 4 * tokens * model.vocab_size / tensor / cfg.train.loss_chunks
+    memory = 16 * params / sharded + kept + logits  # weights, gradients and two moments in float32
+    passes = 2 + (model.remat != "none")
+    stream, keys = tokens * model.d_model * width, 2 * tokens * context * model.num_kv_heads * model.d_head * width
+    moved = [
+        (("fsdp",), params * width * (passes + 1) if sharded > 1 else 2 * 4 * params / accumulation),
+        (("replica",), 2 * 4 * params / sharded / accumulation),
+        (("tensor",), 2 * stream * model.num_layers * (4 + 2 * again)),
+        (("context",), keys / tensor * model.num_layers * (passes + 1)),
+    ]
+    transfers = [
+        Transfer("all-gather", _group(sizes, axes), axes, int(volume), accumulation)
+        for axes, volume in moved
+        if math.prod(sizes[axis] for axis in axes) > 1
+    ]
+    wires = sum(interconnect_seconds(fleet, fleet.devices, transfers).values())
+    flops = accounting.flops_per_token(model) * cfg.data.batch_size * model.seq_len * (3 + again) / 3
+    return Candidate(cfg, sizes, memory, max(flops / len(fleet.devices) / fleet.chip.flops, wires))
+
+
+def _group(sizes: Mapping[str, int], axes: tuple[str, ...]) -> tuple[int, ...]:
+    """Returns the first group along some axes, the devices taken in their own order: near enough to their places."""
+    ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
+    return tuple(ids[tuple(slice(None) if axis in axes else 0 for axis in sizes)].reshape(-1).tolist())
