@@ -26,6 +26,8 @@ VARIANTS = {
     "data parallel": (("--config.mesh.rules=dp",), EIGHT),
     "tensor 2 x fsdp 4": (("--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp"), EIGHT),
     "tensor 4 x fsdp 2": (("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), EIGHT),
+    "by hand, replica 2 x fsdp 4": (("--config.mesh.replica=2", "--config.mesh.rules=fsdp_manual"), EIGHT),
+    "context 4 x fsdp 2": (("--config.mesh.context=4", "--config.mesh.rules=context"), EIGHT),
     "accumulation 8": (("--config.train.max_sequences_per_device=2",), PLAINLY),
     "accumulation 2 on 8 devices": (("--config.train.max_sequences_per_device=1",), EIGHT),
     "remat": (("--config.model.remat=full",), PLAINLY),
