@@ -7,6 +7,7 @@ Flags -> config -> fleet -> forecast -> table; nothing else.
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     experiment = overrides.load_experiment(args.config)
     overrides.apply(experiment, changes)
     cfg = config.from_config_dict(experiment, args.config)
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what the partitioner thinks of a mesh shows in the figures
 
     import jax
 

@@ -38,6 +38,7 @@ def transfers(module: Module, mesh: Mapping[str, int]) -> list[Transfer]:
     for computation, instruction, times in module.executed():
         for inside, collective in _collectives(module, computation, instruction):
             kind = _kind(collective)
+            assert kind is not None
             group = _group(collective.text, num_devices)
             if kind == "all-reduce" and inside is not computation and _is_scattered(inside):
                 kind = "reduce-scatter"

@@ -69,7 +69,7 @@ class Forecast:
 
 
 def forecast(cfg: ExperimentConfig, fleet: Fleet, source: str = "the config") -> Forecast:
-    """Compiles the step of a config for a fleet and works out its figures; raises UserError where the two do not fit."""
+    """Compiles the step of a config for a fleet and works out its figures; raises UserError where they do not match."""
     config.validate(cfg, len(fleet.devices), source)
     program = build_program(cfg, sized(cfg), None, fleet.devices)
     compiled = compile_step(program)

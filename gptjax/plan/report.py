@@ -69,7 +69,8 @@ def _time(plan: Forecast) -> list[Row]:
 
 def _honesty(plan: Forecast) -> list[str]:
     lines = [
-        f"Measured by compiling the real step ({plan.compile_seconds:.0f} s, jax {plan.jax_version}): memory, collectives.",
+        f"Measured by compiling the real step ({plan.compile_seconds:.0f} s, jax {plan.jax_version}): memory, which "
+        "collectives there are.",
         "Counted: FLOPs of matrix products in the traced step; bytes on wires and to memory in the compiled program.",
         "Arithmetic: all times, at published speeds that no program reaches, with everything overlapped.",
         "Neither: input, checkpoints, evaluation, failures.",
@@ -97,10 +98,11 @@ def best(plans: Sequence[Forecast], count: int = 5) -> list[str]:
     lines = [f"the best of {len(plans)} that were compiled, by the least time of a step:"]
     for plan in fitting:
         sizes = " ".join(f"--config.mesh.{axis}={size}" for axis, size in plan.mesh.items())
+        sequences = f"--config.train.max_sequences_per_device={plan.sequences_per_device}"
         lines += [
             f"  {summary(plan)}",
-            f"    {sizes} --config.mesh.rules={plan.rules}",
-            f"    --config.model.remat={plan.remat} --config.train.max_sequences_per_device={plan.sequences_per_device}",
+            f"    {sizes}",
+            f"    --config.mesh.rules={plan.rules} --config.model.remat={plan.remat} {sequences}",
         ]
     return lines
 
