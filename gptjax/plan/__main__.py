@@ -53,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--limit", type=float, default=300)
     args = parser.parse(arguments)
+    if not 0 < args.limit < float("inf"):
+        raise UserError(f"--limit={args.limit:g} is no time; give the search some seconds")
     if args.json is not None and not args.json.parent.is_dir():
         raise UserError(f"--json={args.json}: there is no folder {args.json.parent}; make it first")
     experiment = overrides.load_experiment(args.config)

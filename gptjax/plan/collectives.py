@@ -31,15 +31,21 @@ class Transfer(NamedTuple):
     times: int
 
 
-def transfers(module: Module, mesh: Mapping[str, int]) -> list[Transfer]:
-    """Returns the collectives that one device executes; devices are numbered by the axes and sizes of `mesh`."""
-    num_devices = math.prod(mesh.values())
-    found = []
+def transfers(module: Module, mesh: Mapping[str, int], slices: int = 1) -> list[Transfer]:
+    """Returns the collectives that one device executes; devices are numbered by the axes and sizes of `mesh`.
+
+    Of several slices each has a program of its own, in which the slices' exchanges are sends and receipts of hosts, and
+    the slice is what the mesh's first axis counts slowest.
+    """
+    num_devices, found = math.prod(mesh.values()), []
     for computation, instruction, times in module.executed():
         for inside, collective in _collectives(module, computation, instruction):
             kind = _kind(collective)
             assert kind is not None
-            group = _group(collective.text, num_devices)
+            if collective.opcode == "send":
+                group = tuple(range(0, num_devices, num_devices // slices))
+            else:
+                group = _group(collective.text, num_devices // slices)
             if kind == "all-reduce" and inside is not computation and _is_scattered(inside):
                 kind = "reduce-scatter"
             operands = sum(num_bytes(inside[name].result) for name in collective.operands)
@@ -67,6 +73,10 @@ def by_axes(found: Iterable[Transfer]) -> dict[str, int]:
 
 def _kind(instruction: Instruction) -> str | None:
     opcode = instruction.opcode.removesuffix("-start")
+    between_slices = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.text) if opcode == "send" else None
+    if between_slices:
+        opcode = between_slices[1].lower().replace("_", "-")
+        return opcode if opcode in KINDS else "collective-permute"
     opcode = _ALIASES.get(opcode, opcode)
     return opcode if opcode in KINDS else None
 

@@ -129,7 +129,7 @@ def _without_times(program: Program, fleet: Fleet, compiled: Compiled) -> Foreca
 def _timed(plan: Forecast, program: Program, fleet: Fleet, compiled: Compiled) -> Forecast:
     assert compiled.module is not None
     mesh, chip = program.layout.mesh, fleet.chip
-    transfers = collectives.transfers(compiled.module, mesh.shape)
+    transfers = collectives.transfers(compiled.module, mesh.shape, fleet.slices)
     by_axis = interconnect_seconds(fleet, list(mesh.devices.flat), transfers)
     traffic = hbm_bytes(compiled.module)
     compute = compiled.flops / (len(fleet.devices) * chip.flops)

@@ -74,7 +74,7 @@ class Module:
             elif instruction.opcode == "conditional":
                 branches = instruction.called("branch_computations", "true_computation", "false_computation")
                 yield from self._executed(max(branches, key=self._length), times)
-            elif instruction.opcode in ("call", "async-start"):
+            elif instruction.opcode in ("call", "call-start", "async-start"):
                 for body in instruction.called("to_apply", "calls"):
                     yield from self._executed(body, times)
 

@@ -10,12 +10,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from gptjax import config, sharding
 from gptjax.config import ExperimentConfig
-from gptjax.model import accounting
+from gptjax.model import accounting, logical_axes, param_shapes
+from gptjax.model.config import ModelConfig
 from gptjax.plan.collectives import Transfer
 from gptjax.plan.forecast import Forecast, sized
 from gptjax.plan.roofline import interconnect_seconds
@@ -23,7 +26,6 @@ from gptjax.plan.topology import Fleet
 from gptjax.types import UserError
 
 REMATS = ("none", "dots", "minimal", "full")
-"""From the most memory to the least; each needs the memory of those behind it, too."""
 
 # Per token and block, in widths of the residual stream: what is kept for the backward pass, and the share of the
 # forward pass that is computed again. Rough, since they only order what is compiled.
@@ -41,14 +43,10 @@ class Candidate:
     bytes: float
     seconds: float
 
-    def needs_more_than(self, other: "Candidate") -> bool:
-        """Whether it differs from another only in what takes more memory, or not at all."""
-        mine, theirs = self.cfg, other.cfg
-        return (
-            mine.mesh == theirs.mesh
-            and REMATS.index(mine.model.remat) <= REMATS.index(theirs.model.remat)
-            and (mine.train.max_sequences_per_device or math.inf) >= (theirs.train.max_sequences_per_device or math.inf)
-        )
+    @property
+    def memory_class(self) -> tuple[sharding.MeshConfig, str]:
+        """Candidates of one class differ in the sequences at a time alone: one's memory tells of the others'."""
+        return self.cfg.mesh, self.cfg.model.remat
 
 
 def search(
@@ -59,7 +57,8 @@ def search(
 ) -> Iterator[tuple[str, Forecast]]:
     """Attempts candidates until the limit, at least one, and gives each in words, with its forecast.
 
-    `attempt` is given the words too. Where something did not fit, what needs more of the same is left out.
+    `attempt` is given the words too. Estimates of memory are corrected by what was measured; what cannot fit by them
+    is left out.
     """
     waiting = candidates(cfg, fleet)
     if not waiting:
@@ -68,18 +67,17 @@ def search(
             f"sequences and the memory; take another --topology"
         )
     start, longest = time.monotonic(), 0.0
-    refused: list[Candidate] = []
+    corrections: dict[tuple[sharding.MeshConfig, str], float] = {}
     for number, candidate in enumerate(waiting, 1):
         began = time.monotonic()
         if longest and began - start + longest > limit_seconds:
             return
-        if any(candidate.needs_more_than(other) for other in refused):
+        if candidate.bytes * corrections.get(candidate.memory_class, 0.0) > fleet.chip.hbm_bytes:
             continue
         label = f"{number}/{len(waiting)}  {describe(candidate)}"
         plan = attempt(candidate.cfg, fleet, label)
         longest = max(longest, time.monotonic() - began)
-        if not plan.fits:
-            refused.append(candidate)
+        corrections[candidate.memory_class] = plan.peak_hbm_bytes / candidate.bytes
         yield label, plan
 
 
@@ -97,24 +95,23 @@ def describe(candidate: Candidate) -> str:
 
 def candidates(cfg: ExperimentConfig, fleet: Fleet) -> list[Candidate]:
     """Returns the ways to run the config that its checks allow and whose memory may suffice, most promising first."""
-    found = []
+    found, model = [], sized(cfg)
+    params, flops = (
+        accounting.num_params(model),
+        accounting.flops_per_token(model) * cfg.data.batch_size * model.seq_len,
+    )
     for rules, sizes in _meshes(fleet):
-        mesh = sharding.MeshConfig(**sizes, rules=rules)
-        rows = math.prod(sizes[axis] for axis in ("replica", "fsdp", "expert"))
-        if cfg.data.batch_size % rows or mesh.validate(len(fleet.devices)):
+        on_mesh = dataclasses.replace(cfg, mesh=sharding.MeshConfig(**sizes, rules=rules))
+        rows = sizes["replica"] * sizes["fsdp"]
+        if not _suits(on_mesh, model, sizes):
             continue
         for remat, sequences in itertools.product(REMATS, _divisors(cfg.data.batch_size // rows)):
             changed = dataclasses.replace(
-                cfg,
-                mesh=mesh,
+                on_mesh,
                 model=dataclasses.replace(cfg.model, remat=remat),
                 train=dataclasses.replace(cfg.train, max_sequences_per_device=sequences),
             )
-            try:
-                config.validate(changed, len(fleet.devices))
-            except UserError:
-                continue
-            found.append(_estimate(changed, sizes, fleet))
+            found.append(_estimate(changed, sizes, fleet, params, flops))
     return _in_order([candidate for candidate in found if candidate.bytes < _SLACK * fleet.chip.hbm_bytes], fleet)
 
 
@@ -122,7 +119,7 @@ def _in_order(found: Sequence[Candidate], fleet: Fleet) -> list[Candidate]:
     """Sorts by estimated time; doubtful memory costs a quarter, and each better one on the same mesh a tenth."""
     tried: Counter[sharding.MeshConfig] = Counter()
     promises = []
-    for candidate in sorted(found, key=lambda candidate: (candidate.seconds, -candidate.bytes)):
+    for candidate in sorted(found, key=lambda candidate: (candidate.seconds, candidate.bytes)):
         doubt = 1.25 if candidate.bytes > fleet.chip.hbm_bytes else 1.0
         promises.append((candidate.seconds * doubt * (1 + tried[candidate.cfg.mesh] / 10), candidate))
         tried[candidate.cfg.mesh] += 1
@@ -143,11 +140,23 @@ def _meshes(fleet: Fleet) -> Iterator[tuple[str, dict[str, int]]]:
             yield rules, dict(replica=replica, fsdp=count // taken, expert=1, context=context, tensor=tensor)
 
 
+def _suits(cfg: ExperimentConfig, model: ModelConfig, sizes: Mapping[str, int]) -> bool:
+    """Whether batch, positions and every weight divide over a mesh."""
+    mesh = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    layout: Any = sharding.Layout(mesh, cfg.mesh.rules)  # type: ignore  # shapes alone are divided
+    try:
+        config.validate(cfg, mesh.size)
+        sharding.shardings(layout, logical_axes(model), param_shapes(model))
+    except UserError:
+        return False
+    return True
+
+
 def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet) -> Candidate:
+def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, params: int, flops: int) -> Candidate:
     """Works out memory and time from the shapes alone.
 
     Weights are gathered for each pass in the compute dtype and their gradients summed; a tensor axis sums activations
@@ -163,18 +172,18 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet) -> 
     accumulation = cfg.data.batch_size // rows // sequences
     tokens = sequences * model.seq_len / context
     width = {"bfloat16": 2, "float32": 4}[model.dtype]
-    again, params = _AGAIN[model.remat], accounting.num_params(model) / tensor
+    again, weights = _AGAIN[model.remat], params / tensor
     sharded = fsdp * (context if "context" in rules.get("embed", ()) else 1) if "embed" in rules else 1
     parallel = tensor if "act_stream_seq" in rules else 1
     kept = tokens * model.d_model * width * model.num_layers * _KEPT[model.remat]
     kept /= tensor if _KEPT[model.remat] > 1 else parallel
     logits = 2 * 4 * tokens * model.vocab_size / tensor / cfg.train.loss_chunks
-    memory = 16 * params / sharded + kept + logits  # weights, gradients and two moments in float32
+    memory = 16 * weights / sharded + kept + logits  # weights, gradients and two moments in float32
     passes = 2 + (model.remat != "none")
     stream, keys = tokens * model.d_model * width, 2 * tokens * context * model.num_kv_heads * model.d_head * width
     moved = [
-        (("fsdp",), params * width * (passes + 1) if sharded > 1 else 2 * 4 * params / accumulation),
-        (("replica",), 2 * 4 * params / sharded / accumulation),
+        (("fsdp",), weights * width * (passes + 1) if sharded > 1 else 2 * 4 * weights / accumulation),
+        (("replica",), 2 * 4 * weights / sharded / accumulation),
         (("tensor",), 2 * stream * model.num_layers * (4 + 2 * again)),
         (("context",), keys / tensor * model.num_layers * (passes + 1)),
     ]
@@ -184,8 +193,8 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet) -> 
         if math.prod(sizes[axis] for axis in axes) > 1
     ]
     wires = sum(interconnect_seconds(fleet, fleet.devices, transfers).values())
-    flops = accounting.flops_per_token(model) * cfg.data.batch_size * model.seq_len * (3 + again) / 3
-    return Candidate(cfg, sizes, memory, max(flops / len(fleet.devices) / fleet.chip.flops, wires))
+    compute = flops * (3 + again) / 3 / len(fleet.devices) / fleet.chip.flops
+    return Candidate(cfg, sizes, memory, max(compute, wires) + min(compute, wires) / 10)  # little overlaps whole
 
 
 def _group(sizes: Mapping[str, int], axes: tuple[str, ...]) -> tuple[int, ...]:

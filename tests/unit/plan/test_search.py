@@ -1,0 +1,86 @@
+"""Which ways to run a config are tried, in which order, and when the search ends."""
+
+import dataclasses
+import types
+
+import pytest
+
+from gptjax.config import ExperimentConfig
+from gptjax.plan import search as searching
+from gptjax.plan.search import candidates, rank, search
+from gptjax.plan.topology import open_fleet
+from gptjax.sharding import axes_of
+from gptjax.types import UserError
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    return open_fleet("cpu:8")
+
+
+def experiment(batch_size=16, **model):
+    cfg = ExperimentConfig()
+    changed = dataclasses.replace(cfg.model, **{"vocab_size": 256, "seq_len": 64, **model})
+    return dataclasses.replace(cfg, model=changed, data=dataclasses.replace(cfg.data, batch_size=batch_size))
+
+
+def test_candidates_keep_the_batch_and_use_every_axis_of_their_rules(fleet):
+    cfg = experiment()
+    found = candidates(cfg, fleet)
+    assert {candidate.cfg.mesh.rules for candidate in found} >= {"dp", "fsdp", "fsdp_tp"}
+    for candidate in found:
+        assert candidate.cfg.data == cfg.data
+        assert {axis for axis, size in candidate.sizes.items() if size > 1} <= axes_of(candidate.cfg.mesh.rules)
+    assert len({(c.cfg.mesh, c.cfg.model.remat, c.cfg.train) for c in found}) == len(found)
+
+
+def test_the_estimate_leaves_out_what_cannot_fit(fleet):
+    """On chips of 40 MB only sharded weights, little at a time and remat are left."""
+    small = dataclasses.replace(fleet, chip=dataclasses.replace(fleet.chip, hbm_bytes=40e6))
+    few, all_of_them = candidates(experiment(d_model=512), small), candidates(experiment(d_model=512), fleet)
+    assert 0 < len(few) < len(all_of_them)
+    assert "dp" not in {candidate.cfg.mesh.rules for candidate in few}
+
+
+def plan(fits=True, speed=1.0, peak=1):
+    return types.SimpleNamespace(fits=fits, tokens_per_second=speed if fits else None, peak_hbm_bytes=peak)
+
+
+def test_what_is_measured_corrects_what_is_estimated(fleet):
+    """All takes 100 times the estimate: of each mesh and remat, one that is too large is tried at most."""
+    cfg = experiment()
+    small = dataclasses.replace(fleet, chip=dataclasses.replace(fleet.chip, hbm_bytes=1e9))
+    estimates = {candidate.cfg: candidate.bytes for candidate in candidates(cfg, small)}
+    tried = []
+
+    def attempt(cfg, fleet, label):
+        tried.append(cfg)
+        return plan(peak=100 * estimates[cfg])
+
+    list(search(cfg, small, 1e9, attempt))
+    too_large = [(cfg.mesh, cfg.model.remat) for cfg in tried if 100 * estimates[cfg] > 1e9]
+    assert 0 < len(too_large) == len(set(too_large))
+    assert len(tried) < len(estimates)
+
+
+def test_the_limit_ends_the_search_before_what_would_pass_it(fleet, monkeypatch):
+    """Compiles take 10 s and the limit is 35: three are begun, and always one."""
+    now = [0.0]
+    monkeypatch.setattr(searching.time, "monotonic", lambda: now[0])
+
+    def attempt(cfg, fleet, label):
+        now[0] += 10
+        return plan()
+
+    assert len(list(search(experiment(), fleet, 35, attempt))) == 3
+    assert len(list(search(experiment(), fleet, 0, attempt))) == 1
+
+
+def test_the_quickest_that_fits_comes_first():
+    plans = [plan(fits=False), plan(speed=2.0), plan(speed=3.0)]
+    assert sorted(plans, key=rank) == [plans[2], plans[1], plans[0]]
+
+
+def test_a_batch_that_no_mesh_divides_is_refused(fleet):
+    with pytest.raises(UserError, match="no mesh of 8 devices suits"):
+        list(search(experiment(batch_size=3, num_heads=1, d_model=3), fleet, 10, lambda *_: plan()))
