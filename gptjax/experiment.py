@@ -16,6 +16,7 @@ from gptjax.data.tokenizer import Tokenizer
 from gptjax.model import accounting
 from gptjax.model.config import ModelConfig
 from gptjax.program import Program, build_program
+from gptjax.sharding import in_words
 from gptjax.train.evaluate import evaluate
 from gptjax.types import Params, UserError
 
@@ -80,13 +81,12 @@ def summary(experiment: Experiment) -> list[str]:
     """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
     cfg, corpus, shape = experiment.cfg, experiment.corpus, experiment.layout.mesh.shape
     num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
-    mesh = " x ".join(f"{axis} {size}" for axis, size in shape.items() if size > 1) or "one device"
     per_device = cfg.data.batch_size // experiment.layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
         f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
         f"an epoch is {num_sequences:,} sequences",
-        f"mesh      {mesh} ({jax.devices()[0].platform}), rules {cfg.mesh.rules}",
+        f"mesh      {in_words(shape)} ({jax.devices()[0].platform}), rules {cfg.mesh.rules}",
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
         f"{per_device} a device",
         f"run       {cfg.optim.num_steps:,} steps, {cfg.optim.num_steps * experiment.tokens_per_step:,} tokens, "

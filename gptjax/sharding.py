@@ -144,6 +144,11 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def in_words(sizes: Mapping[str, int]) -> str:
+    """Returns the axes of more than one device, for people."""
+    return " x ".join(f"{axis} {size}" for axis, size in sizes.items() if size > 1) or "one device"
+
+
 def canonical_platform(name: str) -> str:
     """Returns the name by which a platform is lowered for: devices say gpu, lowering says cuda."""
     return "cuda" if name == "gpu" else name

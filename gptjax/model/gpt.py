@@ -209,4 +209,5 @@ def apply(
 ) -> tuple[Array, Cache | None, dict[str, Array]]:
     """Returns logits_BTV, the cache and the auxiliary sums: `features`, with its arguments, and `unembed`."""
     x_BTD, cache, aux = features(cfg, params, tokens_BT, **inputs)
-    return unembed(cfg, params, x_BTD), cache, aux
+    head, x_BTD = head_params(cfg, params, x_BTD)
+    return unembed(cfg, head, x_BTD), cache, aux

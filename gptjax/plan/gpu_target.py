@@ -6,6 +6,8 @@ xla/backends/gpu/target_config/specs. Knows no jax.
 
 from typing import NamedTuple
 
+from gptjax.chips import Chip
+
 CUDNN = (9, 10, 0)  # no library is loaded: a version that has every attention kernel
 
 
@@ -17,29 +19,22 @@ class Target(NamedTuple):
     cores: int
     fpus_per_core: int
     clock_ghz: float
-    memory_bytes: int
-    memory_bandwidth: int
     l2_bytes: int
     shared_bytes_per_core: int
     shared_bytes_per_block: int
 
 
 TARGETS = {
-    "a100": Target(
-        "NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 85100068864, 2039040000000, 41943040, 167936, 166912
-    ),
-    "h100": Target(
-        "NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 84942979072, 3352320000000, 52428800, 233472, 232448
-    ),
-    "h200": Target(
-        "NVIDIA H200 141GB HBM3e", (9, 0), 132, 128, 1.98, 151397597184, 4800000000000, 52428800, 233472, 232448
-    ),
-    "b200": Target("NVIDIA B200", (10, 0), 148, 128, 1.965, 191514411008, 7672320000000, 132644864, 233472, 232448),
+    "a100": Target("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 41943040, 167936, 166912),
+    "h100": Target("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 52428800, 233472, 232448),
+    "h200": Target("NVIDIA H200 141GB HBM3e", (9, 0), 132, 128, 1.98, 52428800, 233472, 232448),
+    "b200": Target("NVIDIA B200", (10, 0), 148, 128, 1.965, 132644864, 233472, 232448),
 }
 
 
-def target_config(target: Target) -> str:
-    """Returns the description as the protocol buffer's text."""
+def target_config(chip: Chip) -> str:
+    """Returns the description of a GPU in the table as the protocol buffer's text."""
+    target = TARGETS[chip.name]
     major, minor = target.capability
     accelerated = "ACCELERATED_FEATURES" if major >= 9 else "NONE"
     version = "major: {} minor: {} patch: {}".format(*CUDNN)
@@ -61,8 +56,8 @@ gpu_device_info {{
   thread_dim_limit_z: 64
   registers_per_core_limit: 65536
   registers_per_block_limit: 65536
-  memory_bandwidth: {target.memory_bandwidth}
-  device_memory_size: {target.memory_bytes}
+  memory_bandwidth: {int(chip.hbm_bandwidth)}
+  device_memory_size: {int(chip.hbm_bytes)}
   l2_cache_size: {target.l2_bytes}
   clock_rate_ghz: {target.clock_ghz}
   cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: {accelerated} }}

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from gptjax.chips import GIB
 from gptjax.plan.forecast import Forecast
+from gptjax.sharding import in_words
 
-GIB = 2**30
 Row = tuple[str, str]
 
 
@@ -21,7 +22,7 @@ def _fleet(plan: Forecast) -> list[Row]:
     return [
         ("parameters", f"{plan.num_params:,}"),
         ("fleet", f"{slices}{plan.topology}, {plan.num_chips:,} chips{halves}"),
-        ("mesh", f"{mesh(plan)}, rules {plan.rules}, remat {plan.remat}"),
+        ("mesh", f"{in_words(plan.mesh)}, rules {plan.rules}, remat {plan.remat}"),
         ("batch", f"{plan.batch_size:,} sequences, {plan.tokens_per_step:,} tokens"),
         ("  per device", f"{plan.sequences_per_device} sequences at a time, {plan.accumulation} times a step"),
     ]
@@ -105,11 +106,6 @@ def best(plans: Sequence[Forecast], count: int = 5) -> list[str]:
             f"    --config.mesh.rules={plan.rules} --config.model.remat={plan.remat} {sequences}",
         ]
     return lines
-
-
-def mesh(plan: Forecast) -> str:
-    """Returns the axes of more than one device."""
-    return " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items() if size > 1) or "one device"
 
 
 def _largest(values: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from gptjax.plan.chips import CHIPS, Chip
-from gptjax.plan.gpu_target import TARGETS, target_config
+from gptjax.chips import CHIPS, Chip
+from gptjax.plan.gpu_target import target_config
 from gptjax.registry import did_you_mean
 from gptjax.types import UserError
 
@@ -134,7 +134,7 @@ def _gpus(kind: str, shape: Sequence[int]) -> Sequence[jax.Device]:
     return topologies.get_topology_desc(
         platform="cuda",
         topology_name="",
-        target_config=target_config(TARGETS[kind]),
+        target_config=target_config(CHIPS[kind]),
         topology=f"1 x {shape[0]} x {shape[1]}",
     ).devices
 

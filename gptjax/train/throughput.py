@@ -7,18 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-# Dense bfloat16 FLOP/s of one device by the beginning of its `device_kind`, from the makers' data sheets.
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-}
+from gptjax.chips import chip_of
 
 
 def peak_flops(dtype: str) -> float | None:
@@ -27,8 +16,8 @@ def peak_flops(dtype: str) -> float | None:
     if device.platform == "cpu":
         # Virtual devices share the cores, so one measurement stands for the whole process.
         return measured_matmul_flops(dtype) * jax.process_count()
-    matches = [peak for kind, peak in PEAK_FLOPS.items() if device.device_kind.startswith(kind)]
-    return matches[0] * jax.device_count() if matches else None
+    chip = chip_of(device.device_kind)
+    return None if chip is None else chip.flops * jax.device_count()
 
 
 def measured_matmul_flops(dtype: str, size: int = 1024, repeats: int = 8) -> float:

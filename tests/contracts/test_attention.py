@@ -3,7 +3,6 @@
 Shapes: B batch, T query position (of the whole sequence), D model width, V vocabulary; U and E, T and D of the input.
 """
 
-import contextlib
 import functools
 import math
 
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax import model, registry, sharding
+from gptjax import manual, model, registry, sharding, zigzag
 from gptjax.model.attention import ATTENTIONS
 from gptjax.model.config import ModelConfig
 from gptjax.model.positions import POSITIONS
@@ -60,12 +59,24 @@ def layout_of(cfg, rules):
     """Returns a layout of eight devices, None without rules; heads over as many as the key/value heads divide over."""
     if rules is None:
         return None
-    tensor = math.gcd(2, cfg.resolve().num_kv_heads) if rules == "fsdp_tp" else 1
-    return sharding.Layout(sharding.make_mesh(sharding.MeshConfig(tensor=tensor)), rules)
+    axes = sharding.axes_of(rules)
+    tensor = math.gcd(2, cfg.resolve().num_kv_heads) if "tensor" in axes else 1
+    mesh = sharding.MeshConfig(tensor=tensor, context=2 if "context" in axes else 1)
+    return sharding.Layout(sharding.make_mesh(mesh), rules)
 
 
-def in_use(layout):
-    return contextlib.nullcontext() if layout is None else sharding.use(layout)
+def on_mesh(function, layout, params, results):
+    """Runs (params, *rows) -> results as a step would: rows in their devices' order, by hand where the rules say so."""
+    if layout is None:
+        return function
+    parts, row = layout.parts("act_seq"), ("act_batch", "act_seq")
+
+    def run(tree, *rows):
+        with sharding.use(layout):
+            each = manual.per_device(function, layout, (params, *[row] * len(rows)), results)
+            return each(tree, *(zigzag.spread(x_BT, parts) for x_BT in rows))
+
+    return run
 
 
 @functools.cache
@@ -104,15 +115,16 @@ def forward(cfg, rules=None):
     if layout is not None:
         params = jax.device_put(params, sharding.shardings(layout, model.logical_axes(cfg), params))
 
-    @jax.jit
-    def run(params, tokens_BT, positions_BT, segment_ids_BT):
-        with in_use(layout):
-            return model.apply(cfg, params, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT)[0]
+    def logits(params, tokens_BT, positions_BT, segment_ids_BT):
+        return model.apply(cfg, params, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT)[0]
+
+    run = jax.jit(on_mesh(logits, layout, model.logical_axes(cfg), ("act_batch", "act_seq", None)))
+    parts = 1 if layout is None else layout.parts("act_seq")
 
     def place(x_BT):
-        return x_BT if layout is None else jax.device_put(x_BT, layout.sharding(("act_batch", "act_seq")))
+        return x_BT if layout is None else jax.device_put(x_BT, layout.sharding(("act_batch", None)))
 
-    return lambda *inputs: np.asarray(run(params, *map(place, inputs)))
+    return lambda *inputs: np.asarray(zigzag.gathered(np.asarray(run(params, *map(place, inputs))), parts))
 
 
 @cases
@@ -182,7 +194,7 @@ def test_cached_decoding_with_other_positions(positions):
     assert_cached_equals_full(config("causal", "plain", positions=Choice(positions)))
 
 
-@pytest.mark.parametrize("rules", sorted(sharding.RULES.keys() - sharding.MANUAL))  # by hand: test_meshes
+@pytest.mark.parametrize("rules", sharding.RULES)
 @cases
 def test_sharded_equals_unsharded(name, option, rules):
     """Logits on eight devices are those of one, whatever the layout."""
@@ -201,15 +213,16 @@ def gradients(cfg, rules=None):
         placed = sharding.shardings(layout, model.logical_axes(cfg), params)
         params = jax.device_put(params, placed)
 
-    def loss(params):
-        with in_use(layout):
-            x_BTD = model.features(cfg, params, TOKENS_BT, segment_ids_BT=SEGMENT_IDS_BT)[0]
+    def loss(params, tokens_BT, positions_BT, segment_ids_BT, weights_BTD):
+        x_BTD, _, _ = model.features(cfg, params, tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT)
         return jnp.sum(x_BTD * weights_BTD)
 
-    return jax.jit(jax.grad(loss), out_shardings=placed)(params), placed
+    names = model.logical_axes(cfg)
+    run = jax.jit(on_mesh(jax.grad(loss), layout, names, names), out_shardings=placed)
+    return run(params, TOKENS_BT, ONE_SEGMENT[0], SEGMENT_IDS_BT, weights_BTD), placed
 
 
-@pytest.mark.parametrize("rules", sorted(sharding.RULES.keys() - sharding.MANUAL))  # by hand: test_meshes
+@pytest.mark.parametrize("rules", sharding.RULES)
 @pytest.mark.parametrize("name", ATTENTIONS)
 def test_sharded_gradients_equal_unsharded(name, rules):
     """So are the gradients, each laid as its parameter."""

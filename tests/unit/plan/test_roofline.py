@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from gptjax.plan.chips import CHIPS
+from gptjax.chips import CHIPS
 from gptjax.plan.collectives import Transfer
 from gptjax.plan.roofline import interconnect_seconds
 from gptjax.plan.topology import Fleet

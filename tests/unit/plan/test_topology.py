@@ -2,8 +2,8 @@
 
 import pytest
 
+from gptjax.chips import CHIPS
 from gptjax.plan import topology
-from gptjax.plan.chips import CHIPS
 from gptjax.plan.gpu_target import TARGETS, target_config
 from gptjax.plan.topology import TORI, open_fleet
 from gptjax.types import UserError
@@ -69,7 +69,7 @@ def test_every_chip_has_what_its_platform_needs():
 
 
 def test_a_gpu_is_described_in_the_compilers_terms():
-    text = target_config(TARGETS["h100"])
+    text = target_config(CHIPS["h100"])
     assert "core_count: 132" in text
     assert "major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES" in text
     assert text.count("{") == text.count("}")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from gptjax.chips import chip_of
 from gptjax.train import throughput
 
 
@@ -36,3 +37,12 @@ def test_pauses_are_left_out(clock):
 
 def test_the_matmul_peak_is_plausible():
     assert 1e8 < throughput.measured_matmul_flops("float32", size=256, repeats=3) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("kind", "chip"),
+    [("TPU v5 lite", "v5e"), ("TPU v5", "v5p"), ("NVIDIA H100 80GB HBM3", "h100"), ("M1", None)],
+)
+def test_a_chip_is_known_by_what_jax_calls_it(kind, chip):
+    found = chip_of(kind)
+    assert (found and found.name) == chip

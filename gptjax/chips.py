@@ -9,7 +9,7 @@ GBIT = 1e9 / 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """What the roofline and the memory check are made of; bandwidths are bytes per second, each way."""
+    """What utilisation, rooflines and the memory check are made of; bandwidths are bytes per second, each way."""
 
     name: str
     platform: str
@@ -23,6 +23,8 @@ class Chip:
     """One link to a neighbour on the torus (TPU), or all NVLinks of a GPU together."""
     network_bandwidth: float
     """This chip's share of the network between hosts (GPU) or between slices (TPU)."""
+    kinds: tuple[str, ...] = ()
+    """How jax's `device_kind` begins on it."""
     devices: int = 1
     """Devices that jax sees of one chip; the figures above are one device's."""
     source: str
@@ -40,6 +42,7 @@ CHIPS = {
         Chip(
             name="v4",
             platform="tpu",
+            kinds=("TPU v4",),
             flops=275e12,
             hbm_bytes=30.75 * GIB,
             hbm_bandwidth=1228e9,
@@ -50,6 +53,7 @@ CHIPS = {
         Chip(
             name="v5e",
             platform="tpu",
+            kinds=("TPU v5 lite", "TPU v5e"),
             flops=197e12,
             hbm_bytes=15.75 * GIB,
             hbm_bandwidth=819e9,
@@ -60,6 +64,7 @@ CHIPS = {
         Chip(
             name="v5p",
             platform="tpu",
+            kinds=("TPU v5",),
             flops=459e12,
             hbm_bytes=95.74 * GIB,
             hbm_bandwidth=2765e9,
@@ -70,6 +75,7 @@ CHIPS = {
         Chip(
             name="v6e",
             platform="tpu",
+            kinds=("TPU v6 lite", "TPU v6e"),
             flops=918e12,
             hbm_bytes=31.25 * GIB,
             hbm_bandwidth=1638e9,
@@ -80,6 +86,7 @@ CHIPS = {
         Chip(
             name="tpu7x",
             platform="tpu",
+            kinds=("TPU7x",),
             flops=2307e12 / 2,
             hbm_bytes=94.75 * GIB,
             hbm_bandwidth=7380e9 / 2,
@@ -91,6 +98,7 @@ CHIPS = {
         Chip(
             name="a100",
             platform="cuda",
+            kinds=("NVIDIA A100",),
             flops=312e12,
             hbm_bytes=85_100_068_864,
             hbm_bandwidth=2039e9,
@@ -101,6 +109,7 @@ CHIPS = {
         Chip(
             name="h100",
             platform="cuda",
+            kinds=("NVIDIA H100",),
             flops=989e12,
             hbm_bytes=84_942_979_072,
             hbm_bandwidth=3350e9,
@@ -111,6 +120,7 @@ CHIPS = {
         Chip(
             name="h200",
             platform="cuda",
+            kinds=("NVIDIA H200",),
             flops=989e12,
             hbm_bytes=151_397_597_184,
             hbm_bandwidth=4800e9,
@@ -121,6 +131,7 @@ CHIPS = {
         Chip(
             name="b200",
             platform="cuda",
+            kinds=("NVIDIA B200",),
             flops=2250e12,
             hbm_bytes=191_514_411_008,
             hbm_bandwidth=7700e9,
@@ -140,3 +151,9 @@ CHIPS = {
         ),
     )
 }
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """Returns the chip that calls itself so, None where it is not in the table; the longest beginning counts."""
+    matches = [(len(kind), chip) for chip in CHIPS.values() for kind in chip.kinds if device_kind.startswith(kind)]
+    return max(matches, key=lambda match: match[0])[1] if matches else None
