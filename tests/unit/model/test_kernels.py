@@ -3,12 +3,20 @@
 Shapes: B batch, T query position, S key position, H query heads, K key/value heads, C head channels.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
+from jax.sharding import AbstractMesh
 
+from gptjax import sharding
+from gptjax.model import kernels
+from gptjax.model.config import ModelConfig
 from gptjax.model.kernels import attend, in_chunks
+from gptjax.types import UserError
 
 
 def test_a_query_that_sees_no_key_gets_the_mean_of_the_values():
@@ -55,3 +63,73 @@ def test_chunks_leave_out_three_eighths_of_the_scores():
         return lowered.compile().cost_analysis()["flops"]
 
     np.testing.assert_allclose(flops(4) / flops(1), 5 / 8, rtol=0.02)
+
+
+# ---- which kernel runs
+
+BASE = ModelConfig(vocab_size=256, d_model=256, num_heads=2, seq_len=256, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("platform", "changes", "length", "kernel", "why"),
+    [
+        ("cpu", {}, 256, "xla", "the fastest on cpu"),
+        ("tpu", {}, 256, "splash", "the fastest on tpu"),
+        ("tpu", {}, 200, "xla", "multiples of 128 positions a device, not 200"),
+        ("cuda", {}, 256, "cudnn", "the fastest on cuda"),
+        ("cuda", {"dtype": "float32"}, 256, "xla", "bfloat16, not float32"),
+        ("cuda", {"d_head": 256}, 256, "xla", "up to 128 channels"),
+        ("cuda", {}, 255, "xla", "an even number"),
+        ("tpu", {"require_kernel": "xla"}, 256, "xla", "as required"),
+        ("tpu", {"require_kernel": "splash"}, 256, "splash", "as required"),
+    ],
+)
+def test_a_platform_has_its_kernel_where_that_fits(platform, changes, length, kernel, why):
+    chosen, reason = kernels.choose(dataclasses.replace(BASE, **changes), platform, length)
+    assert chosen == kernel
+    assert why in reason
+
+
+@pytest.mark.parametrize(("wanted", "platform", "length"), [("splash", "cpu", 256), ("splash", "tpu", 100)])
+def test_a_fall_back_is_an_error_where_a_kernel_is_required(wanted, platform, length):
+    with pytest.raises(UserError, match=f"require_kernel='{wanted}' cannot run on {platform}"):
+        kernels.choose(dataclasses.replace(BASE, require_kernel=wanted), platform, length)
+
+
+# ---- kernels of chips that are not here, lowered with their gradients
+
+
+def lowered(platform, rules, window, monkeypatch, **axes):
+    """Returns the text of attention and its gradient, lowered for a platform on a mesh of abstract devices."""
+    sizes = {**dict.fromkeys(sharding.AXES, 1), **axes}
+    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    layout = sharding.Layout(mesh, rules)
+    monkeypatch.setattr(sharding.Layout, "platform", platform)
+    shapes = [jax.ShapeDtypeStruct((4, 512, heads, 128), jnp.bfloat16) for heads in (2, 1, 1)]
+    ids = jax.ShapeDtypeStruct((4, 512), jnp.int32)
+
+    def loss(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT):
+        with sharding.use(layout):
+            y_BTHC = kernels.mix(BASE, q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, window)
+        return jnp.sum(y_BTHC.astype(jnp.float32))
+
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*shapes, ids)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("axes", [{}, {"fsdp": 2}, {"fsdp": 2, "context": 2}], ids=str)
+def test_splash_attention_lowers_for_tpus(monkeypatch, axes, window):
+    """Forward, and both halves of the gradient."""
+    rules = "context" if "context" in axes else "fsdp"
+    assert lowered("tpu", rules, window, monkeypatch, **axes).count("tpu_custom_call") >= 3
+
+
+@pytest.mark.parametrize("axes", [{}, {"fsdp": 2}, {"fsdp": 2, "context": 2}], ids=str)
+def test_cudnn_attention_lowers_for_gpus(monkeypatch, axes):
+    """Without the library: lowering asks it for its version alone."""
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    rules = "context" if "context" in axes else "fsdp"
+    text = lowered("cuda", rules, None, monkeypatch, **axes)
+    assert "fmha" in text
+    assert "fmhaScaleBiasSoftmaxBackward" in text or "fmhaSoftmaxBackward" in text

@@ -6,10 +6,11 @@ Shapes: B batch, T position, V vocabulary.
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.tasks.language_modeling import LanguageModeling
+from gptjax.tasks.language_modeling import LanguageModeling, next_token_nll
 from gptjax.types import Batch
 
 B, T, V = 2, 3, 5
@@ -48,3 +49,34 @@ def test_a_tokenizer_that_knows_no_bytes_counts_none():
     result = metrics(logits_BTV, token_bytes_V=None)
     assert float(result["bits_per_byte"][1]) == 0
     np.testing.assert_array_equal(result["loss"], metrics(logits_BTV)["loss"])
+
+
+@pytest.mark.parametrize("num_chunks", [2, 4, 8])
+def test_chunks_change_neither_the_loss_nor_its_gradients(num_chunks):
+    x_BTD, kernel_DV = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in ((2, 8, 3), (3, V)))
+    targets_BT = np.random.default_rng(1).integers(0, V, (2, 8))
+
+    def nll(num_chunks):
+        def loss(x_BTD, kernel_DV):
+            nll_BT = next_token_nll(lambda x_BTD: x_BTD @ kernel_DV, x_BTD, targets_BT, num_chunks)
+            return jnp.sum(nll_BT * jnp.arange(8)), nll_BT
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x_BTD, kernel_DV)
+
+    for ours, wanted in zip(jax.tree.leaves(nll(num_chunks)), jax.tree.leaves(nll(1)), strict=True):
+        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_logits_of_all_positions_are_never_in_memory():
+    """With 16 chunks a step's temporaries are less than the whole logits; with one they are more."""
+    x_BTD, kernel_DV = np.zeros((1, 256, 8), np.float32), np.zeros((8, 4096), np.float32)
+
+    def temporaries(num_chunks):
+        def loss(x_BTD, kernel_DV):
+            targets_BT = jnp.zeros((1, 256), jnp.int32)
+            return jnp.sum(next_token_nll(lambda x_BTD: x_BTD @ kernel_DV, x_BTD, targets_BT, num_chunks))
+
+        compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x_BTD, kernel_DV).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(16) < 256 * 4096 * 4 < temporaries(1)
