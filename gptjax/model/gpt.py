@@ -184,16 +184,23 @@ def features(
 
 
 def head_params(cfg: ModelConfig, params: Params, x_BTD: Array) -> tuple[Params, Array]:
-    """Returns the parameters that `unembed` reads, whole on each device, and x; for where that is called part by part.
+    """Returns the parameters that `unembed` reads, whole on each device but for the tensor axis, and x.
 
-    They come together once x is there, and their gradient is scattered before that of x goes on: so the head is in
-    memory neither while the blocks run nor while their gradients are computed.
+    Called once, for where `unembed` is called part by part: XLA would gather them for every part. By hand they come
+    together once x is there, and their gradient is scattered before that of x goes on: so the head is in memory neither
+    while the blocks run nor while their gradients are computed.
     """
     names = ({"tokens"} if cfg.tie_embeddings else set()) | ({"head"} & params.keys())
-    head, axes = {name: params[name] for name in names}, logical_axes(cfg)
+    axes = logical_axes(cfg)
+    head, axes = {name: params[name] for name in names}, {name: axes[name] for name in names}
     if manual.layout() is not None:
         head, x_BTD = jax.lax.optimization_barrier((head, x_BTD))
-    return manual.gather(head, {name: axes[name] for name in names}, cfg.dtype), x_BTD
+        return manual.gather(head, axes, cfg.dtype), x_BTD
+
+    def whole(x, dims):
+        return constrain(x.astype(cfg.dtype), *(None if dim == "embed" else dim for dim in dims))
+
+    return jax.tree.map(whole, head, axes), x_BTD
 
 
 def unembed(cfg: ModelConfig, params: Params, x_BTD: Array) -> Array:
