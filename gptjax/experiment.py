@@ -6,14 +6,12 @@ Builds, and describes what it built; runs nothing.
 import dataclasses
 from typing import Any
 
-import jax
-
 from gptjax import config
 from gptjax.config import ExperimentConfig
 from gptjax.data import pipeline
 from gptjax.data.sources import Corpus, load_corpus
 from gptjax.data.tokenizer import Tokenizer
-from gptjax.model import accounting
+from gptjax.model import accounting, kernels
 from gptjax.model.config import ModelConfig
 from gptjax.program import Program, build_program
 from gptjax.sharding import in_words
@@ -79,14 +77,16 @@ def build(cfg: ExperimentConfig, corpus: Corpus | None = None) -> Experiment:
 
 def summary(experiment: Experiment) -> list[str]:
     """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
-    cfg, corpus, shape = experiment.cfg, experiment.corpus, experiment.layout.mesh.shape
+    cfg, corpus, layout = experiment.cfg, experiment.corpus, experiment.layout
     num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
-    per_device = cfg.data.batch_size // experiment.layout.parts("act_batch") // experiment.accumulation
+    kernel, why = kernels.choose(experiment.model, layout.platform, experiment.model.seq_len // layout.parts("act_seq"))
+    per_device = cfg.data.batch_size // layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
         f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
         f"an epoch is {num_sequences:,} sequences",
-        f"mesh      {in_words(shape)} ({jax.devices()[0].platform}), rules {cfg.mesh.rules}",
+        f"mesh      {in_words(layout.mesh.shape)} ({layout.platform}), rules {cfg.mesh.rules}",
+        f"kernel    {kernel} for attention ({why})",
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
         f"{per_device} a device",
         f"run       {cfg.optim.num_steps:,} steps, {cfg.optim.num_steps * experiment.tokens_per_step:,} tokens, "

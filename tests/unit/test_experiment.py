@@ -112,6 +112,7 @@ def test_the_summary_names_parameters_text_mesh_batch_and_length():
     assert lines["model"] == f"{num_params:,} parameters, vocabulary 258"
     assert lines["data"] == "1,000 training and 100 validation tokens; an epoch is 124 sequences"
     assert lines["mesh"] == "fsdp 4 x tensor 2 (cpu), rules fsdp_tp"
+    assert lines["kernel"] == "xla for attention (the fastest on cpu)"
     assert lines["batch"] == "16 sequences of 8 tokens: 2 x 2 a device"
     assert lines["run"].startswith(f"3,000 steps, {3000 * 16 * 8:,} tokens, ")
 
