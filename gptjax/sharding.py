@@ -232,8 +232,8 @@ _LAYOUT: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout"
 
 
 @contextlib.contextmanager
-def use(layout: Layout) -> Iterator[None]:
-    """Makes `constrain` follow `layout`; entered inside a traced function, since jit's cache does not see it."""
+def use(layout: Layout | None) -> Iterator[None]:
+    """Makes `constrain` follow `layout`, or none; entered inside a traced function, since jit's cache misses it."""
     token = _LAYOUT.set(layout)
     try:
         yield

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gptjax import manual, registry
+from gptjax import manual, registry, sharding
 from gptjax.model.attention import ATTENTIONS, Context
 from gptjax.model.cache import Cache
 from gptjax.model.config import ModelConfig
@@ -127,13 +127,14 @@ def keep(remat: str, by_hand: bool) -> Callable | None:
 
 
 def _init(cfg: ModelConfig, key: Array) -> Params:
-    """Returns the parameters in boxes that name their dims."""
+    """Returns the parameters in boxes that name their dims: whole, whatever layout their shapes are asked for under."""
     cfg = cfg.resolve()
     decoder_key, head_key = jax.random.split(key)
     one_BT = jnp.zeros((1, 1), jnp.int32)
-    params = Decoder(cfg).init(decoder_key, one_BT, one_BT, None, None)["params"]
     x_BTD = jnp.zeros((1, 1, cfg.d_model))
-    head = registry.build(HEADS, cfg.head, cfg).init(head_key, x_BTD, params["tokens"]["embedding"].unbox())
+    with sharding.use(None):
+        params = Decoder(cfg).init(decoder_key, one_BT, one_BT, None, None)["params"]
+        head = registry.build(HEADS, cfg.head, cfg).init(head_key, x_BTD, params["tokens"]["embedding"].unbox())
     return {**params, **({"head": head["params"]} if head else {})}
 
 

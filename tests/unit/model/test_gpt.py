@@ -9,10 +9,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from gptjax import model
+from gptjax import model, sharding
 from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
+from gptjax.sharding import Layout, MeshConfig, make_mesh
 
 CFG = ModelConfig(vocab_size=8, d_model=64, num_layers=2, num_heads=2, seq_len=8, tie_embeddings=False)
 
@@ -101,6 +103,15 @@ def dropped(cfg):
 
     grads, x_BTD = jit(jax.grad(loss, has_aux=True))(powers_of_two())
     return np.asarray(x_BTD), grads
+
+
+@pytest.mark.parametrize(("rules", "context", "init_std"), [("fsdp_manual", 1, 0.03), ("context", 2, 0.04)])
+def test_shapes_are_whole_whatever_layout_they_are_asked_for_under(rules, context, init_std):
+    """Each config is a new one, for the shapes of those that were seen are kept."""
+    cfg = dataclasses.replace(CFG, init_std=init_std)
+    with sharding.use(Layout(make_mesh(MeshConfig(context=context, rules=rules)), rules)):
+        shapes = model.param_shapes(cfg)
+    assert shapes == model.param_shapes(CFG)
 
 
 def test_every_place_and_every_block_drops_for_itself():

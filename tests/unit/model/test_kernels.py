@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 
 from gptjax import sharding
 from gptjax.model import kernels
@@ -102,7 +102,7 @@ def test_a_fall_back_is_an_error_where_a_kernel_is_required(wanted, platform, le
 def lowered(platform, rules, window, monkeypatch, **axes):
     """Returns the text of attention and its gradient, lowered for a platform on a mesh of abstract devices."""
     sizes = {**dict.fromkeys(sharding.AXES, 1), **axes}
-    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    mesh = AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
     layout = sharding.Layout(mesh, rules)
     monkeypatch.setattr(sharding.Layout, "platform", platform)
     shapes = [jax.ShapeDtypeStruct((4, 512, heads, 128), jnp.bfloat16) for heads in (2, 1, 1)]
