@@ -129,19 +129,22 @@ def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> M
     """
     devices = jax.devices() if devices is None else devices
     sizes = cfg.shape(len(devices))
-    slices = {getattr(device, "slice_index", 0) for device in devices}
-    if len(slices) > 1:
-        if sizes["replica"] % len(slices):
-            raise UserError(
-                f"mesh.replica={sizes['replica']} is no multiple of the {len(slices)} slices; "
-                f"set it to {len(slices)}, so that only gradients go from slice to slice"
-            )
-        inside = {**sizes, "replica": sizes["replica"] // len(slices)}
-        across = {**dict.fromkeys(AXES, 1), "replica": len(slices)}
-        grid = mesh_utils.create_hybrid_device_mesh(tuple(inside.values()), tuple(across.values()), devices)
-        return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    # make_mesh's default of explicit axis types is not what constraints by logical name need.
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes["replica"] % num_slices:
+        raise UserError(
+            f"mesh.replica={sizes['replica']} is no multiple of the {num_slices} slices; "
+            f"set it to {num_slices}, so that only gradients go from slice to slice"
+        )
+    # Where the axes cannot have whole dims of the torus, they share some.
+    if num_slices == 1:
+        grid = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
+    else:
+        inside = {**sizes, "replica": sizes["replica"] // num_slices}
+        across = {**dict.fromkeys(AXES, 1), "replica": num_slices}
+        grid = mesh_utils.create_hybrid_device_mesh(
+            tuple(inside.values()), tuple(across.values()), devices, allow_split_physical_axes=True
+        )
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def in_words(sizes: Mapping[str, int]) -> str:
