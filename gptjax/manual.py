@@ -90,11 +90,11 @@ def _gather_backward(places, others, dtype, kept, dy):
 _gather.defvjp(_gather_forward, _gather_backward)
 
 
-def lookup(table_VD: Array, ids_BT: Array) -> Array:
-    """Returns the rows of a table whose channels may be split over devices by the name `embed`.
+def lookup(table_VD: Array, ids_BT: Array, dtype: str) -> Array:
+    """Returns the rows of a table whose channels may be split over devices by the name `embed`, in the table's dtype.
 
-    By hand, each device looks up its channels for all the tokens of the group, and then they are exchanged: so the
-    activations of a batch cross the network and not the table.
+    By hand, each device looks up its channels for all the tokens of the group, and then they are exchanged in `dtype`:
+    so the activations of a batch cross the network and not the table.
     """
     current = layout()
     axes = () if current is None else current.axes("embed")
@@ -103,8 +103,8 @@ def lookup(table_VD: Array, ids_BT: Array) -> Array:
     table_VD = _gather(table_VD, (), _others(current, [(1, axes)]), table_VD.dtype)
     if not axes:
         return jnp.take(table_VD, ids_BT, axis=0)
-    x_BTD = jnp.take(table_VD, jax.lax.all_gather(ids_BT, axes, axis=0, tiled=True), axis=0)
-    return jax.lax.all_to_all(x_BTD, axes, split_axis=0, concat_axis=2, tiled=True)
+    x_BTD = jnp.take(table_VD, jax.lax.all_gather(ids_BT, axes, axis=0, tiled=True), axis=0).astype(dtype)
+    return jax.lax.all_to_all(x_BTD, axes, split_axis=0, concat_axis=2, tiled=True).astype(table_VD.dtype)
 
 
 def local_size(size: int, name: str | None) -> int:

@@ -91,7 +91,7 @@ class Embedding(nn.Module):
         """Looks the rows up; an id beyond the table gives NaN, so that a wrong tokenizer does not pass unseen."""
         shape = (self.num_rows, manual.local_size(self.cfg.d_model, self.names[1]))
         table_VD = self.param("embedding", named(nn.initializers.normal(self.cfg.init_std), self.names), shape)
-        return manual.lookup(table_VD, ids_BT)
+        return manual.lookup(table_VD, ids_BT, self.cfg.dtype)
 
 
 class Dropout(nn.Module):

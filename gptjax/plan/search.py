@@ -81,9 +81,12 @@ def search(
         yield label, plan
 
 
-def rank(plan: Forecast) -> tuple[bool, float]:
-    """Sorts plans: those that fit first, the quickest of them first."""
-    return not plan.fits, -(plan.tokens_per_second or 0.0)
+def rank(plan: Forecast) -> tuple[bool, float, float]:
+    """Sorts plans: those that fit first, the quickest of them first, and of equals the one with the least to overlap."""
+    if plan.bound is None:
+        return not plan.fits, float("inf"), float("inf")
+    seconds = [time for time in plan.step_seconds.values() if time is not None]
+    return not plan.fits, max(seconds), sum(seconds)
 
 
 def describe(candidate: Candidate) -> str:
@@ -159,8 +162,8 @@ def _divisors(number: int) -> list[int]:
 def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, params: int, flops: int) -> Candidate:
     """Works out memory and time from the shapes alone.
 
-    Weights are gathered for each pass in the compute dtype and their gradients summed; a tensor axis sums activations
-    four times a block (two of them again where it is computed again); a context axis gathers keys and values.
+    Weights are gathered in the compute dtype, forwards and backwards, and their gradients summed; a tensor axis sums
+    activations four times a block (once more where it is computed again); a context axis gathers keys and values.
     """
     model, rules = sized(cfg), sharding.RULES[cfg.mesh.rules]
     assert model.num_kv_heads is not None
@@ -179,13 +182,16 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
     kept /= tensor if _KEPT[model.remat] > 1 else parallel
     logits = 2 * 4 * tokens * model.vocab_size / tensor / cfg.train.loss_chunks
     memory = 16 * weights / sharded + kept + logits  # weights, gradients and two moments in float32
-    passes = 2 + (model.remat != "none")
+    # XLA for TPUs sums whole gradients on each device, twice the bytes, where it goes over a whole slice or over copies.
+    whole = fsdp == len(fleet.devices) // fleet.slices
+    copies = sizes["replica"] > 1 and cfg.mesh.rules not in sharding.MANUAL
+    summed = 2 if fleet.chip.platform == "tpu" and (whole or copies) else 1
     stream, keys = tokens * model.d_model * width, 2 * tokens * context * model.num_kv_heads * model.d_head * width
     moved = [
-        (("fsdp",), weights * width * (passes + 1) if sharded > 1 else 2 * 4 * weights / accumulation),
+        (("fsdp",), weights * width * (2 + summed) if sharded > 1 else 2 * 4 * weights / accumulation),
         (("replica",), 2 * 4 * weights / sharded / accumulation),
-        (("tensor",), 2 * stream * model.num_layers * (4 + 2 * again)),
-        (("context",), keys / tensor * model.num_layers * (passes + 1)),
+        (("tensor",), 2 * stream * model.num_layers * (4 + again)),
+        (("context",), keys / tensor * model.num_layers * (3 + again)),
     ]
     transfers = [
         Transfer("all-gather", _group(sizes, axes), axes, int(volume), accumulation)

@@ -42,8 +42,9 @@ def test_the_estimate_leaves_out_what_cannot_fit(fleet):
     assert "dp" not in {candidate.cfg.mesh.rules for candidate in few}
 
 
-def plan(fits=True, speed=1.0, peak=1):
-    return types.SimpleNamespace(fits=fits, tokens_per_second=speed if fits else None, peak_hbm_bytes=peak)
+def plan(fits=True, seconds=1.0, peak=1, wires=0.1):
+    times = {"compute": seconds, "hbm": 0.1, "interconnect": wires}
+    return types.SimpleNamespace(fits=fits, bound="compute" if fits else None, step_seconds=times, peak_hbm_bytes=peak)
 
 
 def test_what_is_measured_corrects_what_is_estimated(fleet):
@@ -76,9 +77,9 @@ def test_the_limit_ends_the_search_before_what_would_pass_it(fleet, monkeypatch)
     assert len(list(search(experiment(), fleet, 0, attempt))) == 1
 
 
-def test_the_quickest_that_fits_comes_first():
-    plans = [plan(fits=False), plan(speed=2.0), plan(speed=3.0)]
-    assert sorted(plans, key=rank) == [plans[2], plans[1], plans[0]]
+def test_the_quickest_that_fits_comes_first_and_of_equals_that_with_less_to_overlap():
+    plans = [plan(fits=False), plan(seconds=3.0), plan(seconds=2.0, wires=0.5), plan(seconds=2.0, wires=0.4)]
+    assert sorted(plans, key=rank) == plans[::-1]
 
 
 def test_a_batch_that_no_mesh_divides_is_refused(fleet):
