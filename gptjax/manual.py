@@ -2,8 +2,8 @@
 
 Under the rules in `sharding.MANUAL` the loss and its gradient run inside `jax.shard_map`: a device sees its own part of
 every array, and what crosses devices stands here. Under all other rules XLA places the collectives, and each function
-here is the identity. By hand, a weight's gradient is scattered as it is summed (a reduce-scatter), where XLA for TPUs
-would sum it whole on every device and then cut out a part.
+here is the identity. By hand, a weight's gradient is scattered as it is summed (a reduce-scatter) and a weight is never
+kept whole between the passes, whatever XLA makes of the other rules.
 
 Shapes: B batch, T position, D model width, V vocabulary.
 """

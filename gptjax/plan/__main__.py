@@ -5,6 +5,7 @@
 Flags -> config -> fleet -> forecast -> table; nothing else.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -63,32 +64,37 @@ def main(argv: Sequence[str]) -> int:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what the partitioner thinks of a mesh shows in the figures
 
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")  # a plan starts no chip, though one be there
-
-    from gptjax.plan.forecast import forecast
+    from gptjax.plan.forecast import Forecast, forecast
     from gptjax.plan.progress import working
     from gptjax.plan.report import best, summary, table
     from gptjax.plan.search import rank, search
-    from gptjax.plan.topology import open_fleet
+    from gptjax.plan.topology import open_fleet, start_no_chip
+    from gptjax.plan.worker import CompilerCrashError, Worker
 
+    start_no_chip()
     fleet = open_fleet(args.topology, args.slices)
-
-    def attempt(cfg, fleet, task):
-        with working(task):
-            return forecast(cfg, fleet, args.config)
-
     if args.search:
-        plans = []
-        for label, plan in search(cfg, fleet, args.limit, attempt):
-            print(f"{label}: {summary(plan)}", flush=True)
-            plans.append(plan)
+        plans, worker = [], Worker(args.topology, args.slices, args.config)
+
+        def attempt(cfg, label):
+            with working(label):
+                try:
+                    return worker.forecast(cfg)
+                except CompilerCrashError as crash:
+                    return crash
+
+        with contextlib.closing(worker):
+            for label, found in search(cfg, fleet, args.limit, attempt):
+                print(f"{label}: {summary(found) if isinstance(found, Forecast) else f'crashed: {found}'}", flush=True)
+                plans += [found] if isinstance(found, Forecast) else []
+        if not plans:
+            raise UserError("--search: the compiler crashed on all that was tried; raise --limit or change the config")
         plans.sort(key=rank)
         print("\n".join(["", *best(plans), ""]))
         plan, more = plans[0], {"search": [dataclasses.asdict(plan) for plan in plans]}
     else:
-        plan, more = attempt(cfg, fleet, f"compiling for {args.topology}"), {}
+        with working(f"compiling for {args.topology}"):
+            plan, more = forecast(cfg, fleet, args.config), {}
     print("\n".join(table(plan)))
     if args.json is not None:
         document = {**dataclasses.asdict(plan), **more}

@@ -53,9 +53,9 @@ def search(
     cfg: ExperimentConfig,
     fleet: Fleet,
     limit_seconds: float,
-    attempt: Callable[[ExperimentConfig, Fleet, str], Forecast],
-) -> Iterator[tuple[str, Forecast]]:
-    """Attempts candidates until the limit, at least one, and gives each in words, with its forecast.
+    attempt: Callable[[ExperimentConfig, str], Forecast | Exception],
+) -> Iterator[tuple[str, Forecast | Exception]]:
+    """Attempts candidates until the limit, at least one, and gives each in words, with its forecast or what failed.
 
     `attempt` is given the words too. Estimates of memory are corrected by what was measured; what cannot fit by them
     is left out.
@@ -75,14 +75,15 @@ def search(
         if candidate.bytes * corrections.get(candidate.memory_class, 0.0) > fleet.chip.hbm_bytes:
             continue
         label = f"{number}/{len(waiting)}  {describe(candidate)}"
-        plan = attempt(candidate.cfg, fleet, label)
+        found = attempt(candidate.cfg, label)
         longest = max(longest, time.monotonic() - began)
-        corrections[candidate.memory_class] = plan.peak_hbm_bytes / candidate.bytes
-        yield label, plan
+        if not isinstance(found, Exception):
+            corrections[candidate.memory_class] = found.peak_hbm_bytes / candidate.bytes
+        yield label, found
 
 
 def rank(plan: Forecast) -> tuple[bool, float, float]:
-    """Sorts plans: those that fit first, the quickest of them first, and of equals the one with the least to overlap."""
+    """Sorts plans: first those that fit, the quickest of them first, of equals the one with the least to overlap."""
     if plan.bound is None:
         return not plan.fits, float("inf"), float("inf")
     seconds = [time for time in plan.step_seconds.values() if time is not None]
@@ -145,14 +146,18 @@ def _meshes(fleet: Fleet) -> Iterator[tuple[str, dict[str, int]]]:
 
 def _suits(cfg: ExperimentConfig, model: ModelConfig, sizes: Mapping[str, int]) -> bool:
     """Whether batch, positions and every weight divide over a mesh."""
-    mesh = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
-    layout: Any = sharding.Layout(mesh, cfg.mesh.rules)  # type: ignore  # shapes alone are divided
     try:
-        config.validate(cfg, mesh.size)
-        sharding.shardings(layout, logical_axes(model), param_shapes(model))
+        config.validate(cfg, math.prod(sizes.values()))
+        sharding.shardings(_layout(cfg, sizes), logical_axes(model), param_shapes(model))
     except UserError:
         return False
     return True
+
+
+def _layout(cfg: ExperimentConfig, sizes: Mapping[str, int]) -> sharding.Layout:
+    """Returns the layout on a mesh without devices, of which sizes alone can be asked."""
+    mesh: Any = jax.sharding.AbstractMesh(tuple(sizes.values()), tuple(sizes))
+    return sharding.Layout(mesh, cfg.mesh.rules)
 
 
 def _divisors(number: int) -> list[int]:
@@ -165,36 +170,34 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
     Weights are gathered in the compute dtype, forwards and backwards, and their gradients summed; a tensor axis sums
     activations four times a block (once more where it is computed again); a context axis gathers keys and values.
     """
-    model, rules = sized(cfg), sharding.RULES[cfg.mesh.rules]
+    model, layout = sized(cfg), _layout(cfg, sizes)
     assert model.num_kv_heads is not None
     assert model.d_head is not None
     assert model.vocab_size is not None
-    fsdp, context, tensor = (sizes[axis] for axis in ("fsdp", "context", "tensor"))
-    rows = sizes["replica"] * fsdp
+    context, tensor, rows = sizes["context"], sizes["tensor"], layout.parts("act_batch")
     sequences = cfg.train.max_sequences_per_device or cfg.data.batch_size // rows
     accumulation = cfg.data.batch_size // rows // sequences
     tokens = sequences * model.seq_len / context
     width = {"bfloat16": 2, "float32": 4}[model.dtype]
     again, weights = _AGAIN[model.remat], params / tensor
-    sharded = fsdp * (context if "context" in rules.get("embed", ()) else 1) if "embed" in rules else 1
-    parallel = tensor if "act_stream_seq" in rules else 1
+    gathered, sharded = layout.axes("embed"), layout.parts("embed")
+    copied = [axis for axis in (*layout.axes("act_batch"), *layout.axes("act_seq")) if axis not in gathered]
+    parallel = layout.parts("act_stream_seq") // layout.parts("act_seq")
     kept = tokens * model.d_model * width * model.num_layers * _KEPT[model.remat]
     kept /= tensor if _KEPT[model.remat] > 1 else parallel
     logits = 2 * 4 * tokens * model.vocab_size / tensor / cfg.train.loss_chunks
     memory = 16 * weights / sharded + kept + logits  # weights, gradients and two moments in float32
-    # XLA for TPUs sums whole gradients on each device, twice the bytes, where it goes over a whole slice or over copies.
-    whole = fsdp == len(fleet.devices) // fleet.slices
-    copies = sizes["replica"] > 1 and cfg.mesh.rules not in sharding.MANUAL
-    summed = 2 if fleet.chip.platform == "tpu" and (whole or copies) else 1
+    # Over a whole slice XLA for TPUs sums gradients on each device, twice the bytes, before it cuts each part out.
+    whole = fleet.chip.platform == "tpu" and sharded == len(fleet.devices) // fleet.slices
     stream, keys = tokens * model.d_model * width, 2 * tokens * context * model.num_kv_heads * model.d_head * width
     moved = [
-        (("fsdp",), weights * width * (2 + summed) if sharded > 1 else 2 * 4 * weights / accumulation),
-        (("replica",), 2 * 4 * weights / sharded / accumulation),
+        (gathered, weights * width * (4 if whole else 3)),
+        (copied, 2 * 4 * weights / sharded),
         (("tensor",), 2 * stream * model.num_layers * (4 + again)),
         (("context",), keys / tensor * model.num_layers * (3 + again)),
     ]
     transfers = [
-        Transfer("all-gather", _group(sizes, axes), axes, int(volume), accumulation)
+        Transfer("all-gather", _group(sizes, axes), tuple(axes), int(volume), accumulation)
         for axes, volume in moved
         if math.prod(sizes[axis] for axis in axes) > 1
     ]
@@ -203,7 +206,7 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
     return Candidate(cfg, sizes, memory, max(compute, wires) + min(compute, wires) / 10)  # little overlaps whole
 
 
-def _group(sizes: Mapping[str, int], axes: tuple[str, ...]) -> tuple[int, ...]:
+def _group(sizes: Mapping[str, int], axes: Sequence[str]) -> tuple[int, ...]:
     """Returns the first group along some axes, the devices taken in their own order: near enough to their places."""
     ids = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
     return tuple(ids[tuple(slice(None) if axis in axes else 0 for axis in sizes)].reshape(-1).tolist())

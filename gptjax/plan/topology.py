@@ -79,6 +79,11 @@ class Fleet:
         return (device.id // self.shape[-1], ()) if self.chip.platform == "cuda" else (0, ())
 
 
+def start_no_chip() -> None:
+    """Keeps jax from starting any chip, though one be there; before anything asks for a device."""
+    jax.config.update("jax_platforms", "cpu")
+
+
 def open_fleet(name: str, slices: int = 1) -> Fleet:
     """Returns the fleet called `chip:AxBxC`; raises UserError where there is none, or its compiler is missing."""
     kind, _, sizes = name.partition(":")

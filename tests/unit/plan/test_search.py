@@ -54,7 +54,7 @@ def test_what_is_measured_corrects_what_is_estimated(fleet):
     estimates = {candidate.cfg: candidate.bytes for candidate in candidates(cfg, small)}
     tried = []
 
-    def attempt(cfg, fleet, label):
+    def attempt(cfg, label):
         tried.append(cfg)
         return plan(peak=100 * estimates[cfg])
 
@@ -69,7 +69,7 @@ def test_the_limit_ends_the_search_before_what_would_pass_it(fleet, monkeypatch)
     now = [0.0]
     monkeypatch.setattr(searching.time, "monotonic", lambda: now[0])
 
-    def attempt(cfg, fleet, label):
+    def attempt(cfg, label):
         now[0] += 10
         return plan()
 
