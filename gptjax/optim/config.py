@@ -47,6 +47,9 @@ class OptimConfig:
             value = dict(self.schedule.kwargs).pop(option, 0)
             if not 0 <= value <= 1:
                 problems.append(f"schedule.{option}={value} is not between 0 and 1")
+        mu_dtype = dict(self.optimizer.kwargs).get("mu_dtype")
+        if mu_dtype not in (None, "float32", "bfloat16"):
+            problems.append(f"optimizer.mu_dtype={mu_dtype!r} is neither float32 nor bfloat16; None is float32")
         if self.clip_norm is not None and not self.clip_norm > 0:
             problems.append(f"clip_norm={self.clip_norm} is not positive; 1.0 is usual, None never clips")
         if self.max_skipped_steps < 0:

@@ -13,9 +13,23 @@ from gptjax.optim.transforms import SkipState, skip_nonfinite
 from gptjax.types import Params
 
 
-def adamw(learning_rate, weight_decay, decay_mask, *, b1: float = 0.9, b2: float = 0.95, eps: float = 1e-8):
-    """Adam with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask)
+def adamw(
+    learning_rate,
+    weight_decay,
+    decay_mask,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    mu_dtype: str | None = None,
+):
+    """Adam with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
+
+    The first moment is kept in `mu_dtype`, the second in float32, as it needs the range below its largest entries.
+    """
+    return optax.adamw(
+        learning_rate, b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, weight_decay=weight_decay, mask=decay_mask
+    )
 
 
 OPTIMIZERS = {

@@ -41,6 +41,24 @@ def assert_close(one, other):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), one, other)
 
 
+def test_the_first_moment_may_be_kept_in_bfloat16():
+    """Half its bytes, and the first update differs by bfloat16's rounding alone."""
+    grads = random_grads(1.0)
+    first = {}
+    for mu_dtype in (None, "bfloat16"):
+        cfg = OptimConfig(optimizer=Choice("adamw", {"mu_dtype": mu_dtype}), warmup_steps=0)
+        tx = make_optimizer(cfg, PARAMS)
+        first[mu_dtype], state = jit(lambda grads, tx=tx: tx.update(grads, tx.init(PARAMS), PARAMS, loss=1.0))(grads)
+        kept = [
+            leaf.dtype
+            for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+            if ".mu[" in jax.tree_util.keystr(path)
+        ]
+        assert kept == [jnp.dtype(mu_dtype or "float32")] * 3
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2**-8), first[None], first["bfloat16"])
+    assert "mu_dtype='int8'" in OptimConfig(optimizer=Choice("adamw", {"mu_dtype": "int8"})).validate()[0]
+
+
 def test_a_huge_gradient_is_clipped_as_a_whole():
     """To the global norm, with its direction kept over all parameters; one below, or without a limit, is left."""
     updates = {}
