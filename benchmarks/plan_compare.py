@@ -10,16 +10,11 @@ they run. Needs the extras `tpu` and `plan-gpu`.
 """
 
 import argparse
-import importlib.metadata
 import json
-import platform
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-GIB = 2**30
+import plans
 
 
 class Case(NamedTuple):
@@ -60,26 +55,18 @@ COMMON = {
 }
 
 
-def plan(case: Case, *more: str) -> dict:
-    """Runs the planner as a user would and returns its JSON."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.json"
-        overrides = [f"--config.{key}={value}" for key, value in {**COMMON, **case.overrides}.items()]
-        command = [f"--config=experiments/{case.experiment}.py", f"--topology={case.topology}", f"--json={path}"]
-        subprocess.run(
-            [sys.executable, "-m", "gptjax.plan", *command, *overrides, *more], check=True, stdout=sys.stderr
-        )
-        return json.loads(path.read_text())
+def plan(case: Case, *flags: str) -> dict:
+    """Plans a case."""
+    return plans.plan(case.experiment, case.topology, {**COMMON, **case.overrides}, *flags)
 
 
 def describe(found: dict) -> str:
     """Returns the cells of a plan."""
-    mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items() if size > 1)
-    wires = sum(found["wire_bytes_per_chip"].values()) / GIB
+    seconds = found["step_seconds"]
     return (
-        f"{mesh}, {found['rules']}, {found['remat']}, {found['sequences_per_device']} | "
-        f"{found['peak_hbm_bytes'] / GIB:.2f} | {wires:,.1f} | {found['step_seconds'][found['bound']]:.3f} | "
-        f"{found['step_seconds']['interconnect']:.3f}"
+        f"{plans.mesh(found)}, {found['rules']}, {found['remat']}, {found['sequences_per_device']} | "
+        f"{found['peak_hbm_bytes'] / plans.GIB:.2f} | {plans.wires(found):,.1f} | {seconds[found['bound']]:.3f} | "
+        f"{seconds['interconnect']:.3f}"
     )
 
 
@@ -94,21 +81,19 @@ def main() -> None:
         name: {"same mesh": plan(CASES[name]), "searched": plan(CASES[name], "--search", f"--limit={args.seconds:g}")}
         for name in args.case or CASES
     }
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
-    print(f"python {platform.python_version()}  " + "  ".join(f"{name} {text}" for name, text in versions.items()))
+    print(plans.versions())
     print(
         "\n| case | plan | mesh, rules, remat, sequences at a time | peak GiB | wire GiB | step s | of that wires s |"
     )
     print("|---|---|---|---:|---:|---:|---:|")
-    for name, plans in found.items():
+    for name, both in found.items():
         case = CASES[name]
         half = "" if case.searched_wire_gib is None else f" (search: {case.searched_wire_gib:,.1f})"
         print(f"| {case.words}, {case.topology} | asked | | {case.peak_gib:.2f} | {case.wire_gib:,.1f}{half} | | |")
-        for label, each in plans.items():
+        for label, each in both.items():
             print(f"| | {label} | {describe(each)} |")
     if args.output:
-        versions = {"python": platform.python_version(), **versions}
-        args.output.write_text(json.dumps({"versions": versions, "plans": found}, indent=2) + "\n")
+        args.output.write_text(json.dumps({"versions": plans.versions(), "plans": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
