@@ -17,7 +17,7 @@ import numpy as np
 
 from gptjax import config, sharding
 from gptjax.config import ExperimentConfig
-from gptjax.model import accounting, logical_axes, param_shapes
+from gptjax.model import accounting, kernels, logical_axes, param_shapes
 from gptjax.model.config import ModelConfig
 from gptjax.plan.collectives import Transfer
 from gptjax.plan.forecast import Forecast, sized
@@ -107,7 +107,7 @@ def candidates(cfg: ExperimentConfig, fleet: Fleet) -> list[Candidate]:
     for rules, sizes in _meshes(fleet):
         on_mesh = dataclasses.replace(cfg, mesh=sharding.MeshConfig(**sizes, rules=rules))
         rows = sizes["replica"] * sizes["fsdp"]
-        if not _suits(on_mesh, model, sizes):
+        if not _suits(on_mesh, model, sizes, fleet):
             continue
         for remat, sequences in itertools.product(REMATS, _divisors(cfg.data.batch_size // rows)):
             changed = dataclasses.replace(
@@ -144,9 +144,10 @@ def _meshes(fleet: Fleet) -> Iterator[tuple[str, dict[str, int]]]:
             yield rules, dict(replica=replica, fsdp=count // taken, expert=1, context=context, tensor=tensor)
 
 
-def _suits(cfg: ExperimentConfig, model: ModelConfig, sizes: Mapping[str, int]) -> bool:
-    """Whether batch, positions and every weight divide over a mesh."""
+def _suits(cfg: ExperimentConfig, model: ModelConfig, sizes: Mapping[str, int], fleet: Fleet) -> bool:
+    """Whether batch, positions and every weight divide over a mesh, and a kernel that is required can run there."""
     try:
+        kernels.choose(model, fleet.chip.platform, model.seq_len // sizes["context"])
         config.validate(cfg, math.prod(sizes.values()))
         sharding.shardings(_layout(cfg, sizes), logical_axes(model), param_shapes(model))
     except UserError:
@@ -185,6 +186,9 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
     parallel = layout.parts("act_stream_seq") // layout.parts("act_seq")
     kept = tokens * model.d_model * width * model.num_layers * _KEPT[model.remat]
     kept /= tensor if _KEPT[model.remat] > 1 else parallel
+    kernel, _ = kernels.choose(model, fleet.chip.platform, model.seq_len // context)
+    if kernel == "xla" and model.remat in ("none", "dots"):  # the scores are kept, in float32 and as weights
+        kept += tokens * model.seq_len * model.num_heads * (4 + width) * model.num_layers / tensor
     logits = 2 * 4 * tokens * model.vocab_size / tensor / cfg.train.loss_chunks
     memory = 16 * weights / sharded + kept + logits  # weights, gradients and two moments in float32
     # Over a whole slice XLA for TPUs sums gradients on each device, twice the bytes, before it cuts each part out.
@@ -201,9 +205,12 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
         for axes, volume in moved
         if math.prod(sizes[axis] for axis in axes) > 1
     ]
-    wires = sum(interconnect_seconds(fleet, fleet.devices, transfers).values())
-    compute = flops * (3 + again) / 3 / len(fleet.devices) / fleet.chip.flops
-    return Candidate(cfg, sizes, memory, max(compute, wires) + min(compute, wires) / 10)  # little overlaps whole
+    times = (
+        flops * (3 + again) / 3 / len(fleet.devices) / fleet.chip.flops,
+        sum(interconnect_seconds(fleet, fleet.devices, transfers).values()),
+        2 * (kept + 2 * width * weights) * accumulation / fleet.chip.hbm_bandwidth,  # each is written and read
+    )
+    return Candidate(cfg, sizes, memory, 0.9 * max(times) + 0.1 * sum(times))  # little overlaps whole
 
 
 def _group(sizes: Mapping[str, int], axes: Sequence[str]) -> tuple[int, ...]:
