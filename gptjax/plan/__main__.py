@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gptjax import flags
+from gptjax.registry import did_you_mean
 from gptjax.types import UserError
 
 HELP = """\
@@ -30,6 +31,7 @@ fits, what it moves and computes, what bounds it and how long the run takes at t
   --slices=1              so many TPU slices of that shape, joined by the network
   --json=FILE             writes the plan as JSON too
   --search                tries meshes, rules, remat and batches per device; prints the best
+  --by=time               what is best: time of a step, wires (bytes between devices), memory
   --limit=300             seconds that the search may take
   --help                  this text
 
@@ -52,6 +54,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--search", action="store_true")
+    parser.add_argument("--by", default="time")
     parser.add_argument("--limit", type=float, default=300)
     args = parser.parse(arguments)
     if not 0 < args.limit < float("inf"):
@@ -67,10 +70,12 @@ def main(argv: Sequence[str]) -> int:
     from gptjax.plan.forecast import Forecast, forecast
     from gptjax.plan.progress import working
     from gptjax.plan.report import best, summary, table
-    from gptjax.plan.search import rank, search
+    from gptjax.plan.search import OBJECTIVES, rank, search
     from gptjax.plan.topology import open_fleet, start_no_chip
     from gptjax.plan.worker import CompilerCrashError, Worker
 
+    if args.by not in OBJECTIVES:
+        raise UserError(f"--by={args.by} is nothing to search by; {did_you_mean(args.by, OBJECTIVES)}")
     start_no_chip()
     fleet = open_fleet(args.topology, args.slices)
     if args.search:
@@ -84,13 +89,13 @@ def main(argv: Sequence[str]) -> int:
                     return crash
 
         with contextlib.closing(worker):
-            for label, found in search(cfg, fleet, args.limit, attempt):
+            for label, found in search(cfg, fleet, args.by, args.limit, attempt):
                 print(f"{label}: {summary(found) if isinstance(found, Forecast) else f'crashed: {found}'}", flush=True)
                 plans += [found] if isinstance(found, Forecast) else []
         if not plans:
             raise UserError("--search: the compiler crashed on all that was tried; raise --limit or change the config")
-        plans.sort(key=rank)
-        print("\n".join(["", *best(plans), ""]))
+        plans.sort(key=lambda plan: rank(plan, args.by))
+        print("\n".join(["", *best(plans, args.by), ""]))
         plan, more = plans[0], {"search": [dataclasses.asdict(plan) for plan in plans]}
     else:
         with working(f"compiling for {args.topology}"):

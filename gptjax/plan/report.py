@@ -88,15 +88,20 @@ def summary(plan: Forecast) -> str:
     if not plan.fits:
         return f"{memory}, does not fit"
     assert plan.bound is not None
-    return f"{memory}, {plan.step_seconds[plan.bound]:.3g} s by {plan.bound}, MFU {plan.mfu_bound:.1%}"
+    assert plan.wire_bytes_per_chip is not None
+    wires = gib(sum(plan.wire_bytes_per_chip.values()))
+    return (
+        f"{memory}, {wires} on wires, {plan.step_seconds[plan.bound]:.3g} s by {plan.bound}, MFU {plan.mfu_bound:.1%}"
+    )
 
 
-def best(plans: Sequence[Forecast], count: int = 5) -> list[str]:
-    """Returns the first few plans that fit, each with the flags that choose it."""
+def best(plans: Sequence[Forecast], by: str, count: int = 5) -> list[str]:
+    """Returns the first few of sorted plans, if they fit, each with the flags that choose it."""
     fitting = [plan for plan in plans if plan.fits][:count]
     if not fitting:
         return ["nothing that was tried fits; take more chips, or shorter sequences"]
-    lines = [f"the best of {len(plans)} that were compiled, by the least time of a step:"]
+    words = {"time": "the least time of a step", "wires": "the fewest bytes on the wires", "memory": "the least memory"}
+    lines = [f"the best of {len(plans)} that were compiled, by {words[by]}:"]
     for plan in fitting:
         sizes = " ".join(f"--config.mesh.{axis}={size}" for axis, size in plan.mesh.items())
         sequences = f"--config.train.max_sequences_per_device={plan.sequences_per_device}"

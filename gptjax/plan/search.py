@@ -1,4 +1,4 @@
-"""Looks for the quickest way to run a config on a fleet: rules, mesh, remat and sequences per device; prints nothing.
+"""Looks for the best way to run a config on a fleet: rules, mesh, remat and sequences per device; prints nothing.
 
 The global batch stays as it is: it belongs to the recipe. What an estimate of memory and time promises most is compiled
 first, for as long as the limit allows.
@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -41,6 +41,7 @@ class Candidate:
     cfg: ExperimentConfig
     sizes: Mapping[str, int]
     bytes: float
+    wire_bytes: float
     seconds: float
 
     @property
@@ -49,9 +50,25 @@ class Candidate:
         return self.cfg.mesh, self.cfg.model.remat
 
 
+class Objective(NamedTuple):
+    """What makes one way better than another: by the estimate, and by the forecast."""
+
+    estimated: Callable[[Candidate], float]
+    forecast: Callable[[Forecast], float]
+
+
+OBJECTIVES: Mapping[str, Objective] = {
+    "time": Objective(lambda found: found.seconds, lambda plan: max(_known(plan.step_seconds))),
+    # for networks that are shared, or slower than they are said to be
+    "wires": Objective(lambda found: found.wire_bytes, lambda plan: sum(_known(plan.wire_bytes_per_chip))),
+    "memory": Objective(lambda found: found.bytes, lambda plan: plan.peak_hbm_bytes),
+}
+
+
 def search(
     cfg: ExperimentConfig,
     fleet: Fleet,
+    by: str,
     limit_seconds: float,
     attempt: Callable[[ExperimentConfig, str], Forecast | Exception],
 ) -> Iterator[tuple[str, Forecast | Exception]]:
@@ -60,7 +77,7 @@ def search(
     `attempt` is given the words too. Estimates of memory are corrected by what was measured; what cannot fit by them
     is left out.
     """
-    waiting = candidates(cfg, fleet)
+    waiting = candidates(cfg, fleet, by)
     if not waiting:
         raise UserError(
             f"--search: no mesh of {len(fleet.devices)} devices suits the model, its batch of {cfg.data.batch_size} "
@@ -82,12 +99,15 @@ def search(
         yield label, found
 
 
-def rank(plan: Forecast) -> tuple[bool, float, float]:
-    """Sorts plans: first those that fit, the quickest of them first, of equals the one with the least to overlap."""
+def rank(plan: Forecast, by: str) -> tuple[bool, float, float]:
+    """Sorts plans: first those that fit, the best of them first, of equals the one with the least to overlap."""
     if plan.bound is None:
-        return not plan.fits, float("inf"), float("inf")
-    seconds = [time for time in plan.step_seconds.values() if time is not None]
-    return not plan.fits, max(seconds), sum(seconds)
+        return not plan.fits, math.inf, math.inf
+    return not plan.fits, OBJECTIVES[by].forecast(plan), sum(_known(plan.step_seconds))
+
+
+def _known(values: Mapping[str, Any] | None) -> list[Any]:
+    return [value for value in (values or {}).values() if value is not None]
 
 
 def describe(candidate: Candidate) -> str:
@@ -97,7 +117,7 @@ def describe(candidate: Candidate) -> str:
     return f"{cfg.mesh.rules} {mesh} remat={cfg.model.remat} sequences={cfg.train.max_sequences_per_device}"
 
 
-def candidates(cfg: ExperimentConfig, fleet: Fleet) -> list[Candidate]:
+def candidates(cfg: ExperimentConfig, fleet: Fleet, by: str) -> list[Candidate]:
     """Returns the ways to run the config that its checks allow and whose memory may suffice, most promising first."""
     found, model = [], sized(cfg)
     params, flops = (
@@ -116,16 +136,16 @@ def candidates(cfg: ExperimentConfig, fleet: Fleet) -> list[Candidate]:
                 train=dataclasses.replace(cfg.train, max_sequences_per_device=sequences),
             )
             found.append(_estimate(changed, sizes, fleet, params, flops))
-    return _in_order([candidate for candidate in found if candidate.bytes < _SLACK * fleet.chip.hbm_bytes], fleet)
+    return _in_order([candidate for candidate in found if candidate.bytes < _SLACK * fleet.chip.hbm_bytes], fleet, by)
 
 
-def _in_order(found: Sequence[Candidate], fleet: Fleet) -> list[Candidate]:
-    """Sorts by estimated time; doubtful memory costs a quarter, and each better one on the same mesh a tenth."""
+def _in_order(found: Sequence[Candidate], fleet: Fleet, by: str) -> list[Candidate]:
+    """Sorts by the estimate; doubtful memory costs a quarter, and each better one on the same mesh a tenth."""
     tried: Counter[sharding.MeshConfig] = Counter()
-    promises = []
-    for candidate in sorted(found, key=lambda candidate: (candidate.seconds, candidate.bytes)):
+    promises, cost = [], OBJECTIVES[by].estimated
+    for candidate in sorted(found, key=lambda candidate: (cost(candidate), candidate.seconds, candidate.bytes)):
         doubt = 1.25 if candidate.bytes > fleet.chip.hbm_bytes else 1.0
-        promises.append((candidate.seconds * doubt * (1 + tried[candidate.cfg.mesh] / 10), candidate))
+        promises.append((cost(candidate) * doubt * (1 + tried[candidate.cfg.mesh] / 10), candidate))
         tried[candidate.cfg.mesh] += 1
     return [candidate for _, candidate in sorted(promises, key=lambda promise: promise[0])]
 
@@ -210,7 +230,8 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
         sum(interconnect_seconds(fleet, fleet.devices, transfers).values()),
         2 * (kept + 2 * width * weights) * accumulation / fleet.chip.hbm_bandwidth,  # each is written and read
     )
-    return Candidate(cfg, sizes, memory, 0.9 * max(times) + 0.1 * sum(times))  # little overlaps whole
+    wire_bytes = sum(transfer.bytes * transfer.times for transfer in transfers)
+    return Candidate(cfg, sizes, memory, wire_bytes, 0.9 * max(times) + 0.1 * sum(times))  # little overlaps whole
 
 
 def _group(sizes: Mapping[str, int], axes: Sequence[str]) -> tuple[int, ...]:
