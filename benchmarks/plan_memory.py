@@ -19,7 +19,6 @@ LEVERS = {
     "remat minimal": {"model.remat": "minimal"},
     "remat offload": {"model.remat": "offload"},
     "loss in one piece": {"train.loss_chunks": 1},
-    "blocks unrolled": {"model.scan_layers": False},
     "accumulation: 4 sequences at a time": {"train.max_sequences_per_device": 4},
     "accumulation: 2 sequences at a time": {"train.max_sequences_per_device": 2},
     "first moment in bfloat16": {"optim.optimizer.mu_dtype": "bfloat16"},

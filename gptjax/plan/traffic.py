@@ -34,7 +34,7 @@ def _moved(module: Module, computation: Computation, instruction: Instruction) -
     opcode = instruction.opcode
     if opcode in _NOTHING or opcode.endswith(("-done", "-update")):
         return 0
-    if opcode == "fusion":
+    if opcode in ("fusion", "fusion-start"):
         return _fusion(module, computation, instruction)
     if opcode in ("send", "recv"):
         return _main(instruction.result)
@@ -58,7 +58,10 @@ def _fusion(module: Module, computation: Computation, fusion: Instruction) -> in
             total += _read(module, inside, parameter)
     root = next(instruction for instruction in inside.values() if instruction.is_root)
     results = root.operands if root.opcode == "tuple" else (root.name,)
-    for name, array in zip(results, fusion.result, strict=False):
+    arrays = fusion.result
+    if fusion.opcode == "fusion-start":  # its result names what it reads first
+        arrays = arrays[sum(len(computation[operand].result) for operand in fusion.operands) :]
+    for name, array in zip(results, arrays, strict=False):
         if array.space == 0:
             total += _written(module, inside, name)
     return total

@@ -49,6 +49,12 @@ def test_what_is_sliced_or_updated_counts_its_slice():
     assert traffic("ROOT %r = f32[100,8]{1,0} fusion(%a, %i, %b), kind=kLoop, calls=%update") == 2 * 32
 
 
+def test_a_fusion_that_runs_asynchronously_counts_the_same():
+    """Its result names its operands first, then what it writes, then a handle."""
+    start = "%s = ((f32[100,8]{1,0}, s32[], f32[1,8]{1,0}), f32[100,8]{1,0}, s32[]) fusion-start(%a, %i, %b)"
+    assert traffic(f"{start}, kind=kLoop, calls=%update", "ROOT %r = f32[100,8]{1,0} fusion-done(%s)") == 2 * 32
+
+
 def test_other_memories_are_free():
     """A copy into a TPU's vector memory reads; what works on it there moves nothing."""
     copy = "%c = (f32[100,8]{1,0:S(1)}, f32[100,8]{1,0}, u32[]{:S(2)}) copy-start(%a)"
