@@ -144,9 +144,10 @@ def _in_order(found: Sequence[Candidate], fleet: Fleet, by: str) -> list[Candida
     tried: Counter[sharding.MeshConfig] = Counter()
     promises, cost = [], OBJECTIVES[by].estimated
     for candidate in sorted(found, key=lambda candidate: (cost(candidate), candidate.seconds, candidate.bytes)):
-        doubt = 1.25 if candidate.bytes > fleet.chip.hbm_bytes else 1.0
-        promises.append((cost(candidate) * doubt * (1 + tried[candidate.cfg.mesh] / 10), candidate))
-        tried[candidate.cfg.mesh] += 1
+        doubtful = candidate.bytes > fleet.chip.hbm_bytes
+        price = (1.25 if doubtful else 1.0) * (1 + tried[candidate.cfg.mesh] / 10)
+        promises.append((cost(candidate) * price, candidate))
+        tried[candidate.cfg.mesh] += not doubtful
     return [candidate for _, candidate in sorted(promises, key=lambda promise: promise[0])]
 
 
