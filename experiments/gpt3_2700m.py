@@ -25,7 +25,7 @@ def get_config():
     config.data.tokenizer = {"name": "bpe", "vocab_size": 50257}
     config.data.batch_size = 512
     config.optim.update(peak_lr=1.6e-4, num_steps=286_000, warmup_steps=358)
-    config.train.max_sequences_per_device = 2
+    config.train.update(max_sequences_per_device=2, loss_chunks=8)
     config.evaluation.update(every=1_000, num_windows=2_048)
     config.checkpoint.every = 1_000
     return config

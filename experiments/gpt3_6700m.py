@@ -25,7 +25,7 @@ def get_config():
     config.data.tokenizer = {"name": "bpe", "vocab_size": 50257}
     config.data.batch_size = 1024
     config.optim.update(peak_lr=1.2e-4, num_steps=143_000, warmup_steps=179)
-    config.train.max_sequences_per_device = 4
+    config.train.update(max_sequences_per_device=4, loss_chunks=8)
     config.evaluation.update(every=500, num_windows=2_048)
     config.checkpoint.every = 500
     return config

@@ -34,7 +34,7 @@ def get_config():
     config.data.batch_size = 1024
     config.optim.schedule = {"name": "cosine", "final_fraction": 0.01}
     config.optim.update(peak_lr=1.5e-4, num_steps=1_788_000, warmup_steps=8_000)
-    config.train.max_sequences_per_device = 2
+    config.train.update(max_sequences_per_device=2, loss_chunks=8)
     config.mesh.update(tensor=8, rules="fsdp_tp")
     config.evaluation.update(every=500, num_windows=2_048)
     config.checkpoint.every = 500

@@ -34,7 +34,7 @@ def get_config():
     config.data.batch_size = 512
     config.optim.schedule = {"name": "cosine", "final_fraction": 0.01}
     config.optim.update(peak_lr=3e-4, num_steps=3_576_000, warmup_steps=8_000)
-    config.train.max_sequences_per_device = 1
+    config.train.update(max_sequences_per_device=1, loss_chunks=8)
     config.evaluation.update(every=1_000, num_windows=2_048)
     config.checkpoint.every = 1_000
     return config
