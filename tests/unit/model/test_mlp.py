@@ -3,6 +3,7 @@
 Shapes: B batch, T position, D model width.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gptjax.model.config import ModelConfig
 from gptjax.model.mlp import MLPS
 from gptjax.registry import Choice
 
+KEEP_ALL = jax.checkpoint_policies.everything_saveable
 GRID = np.linspace(-6, 6, 97)  # steps of 1/8, exact in bfloat16
 
 FORMULAS = {
@@ -41,3 +43,16 @@ def test_activation_in_a_bfloat16_model_is_as_exact(name):
     y_T = run(name, "bfloat16")
     assert y_T.dtype == jnp.bfloat16
     np.testing.assert_allclose(y_T.astype(np.float32), FORMULAS[name](GRID), rtol=2**-8, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", MLPS)
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: jax.checkpoint(f, policy=KEEP_ALL)], ids=["plain", "remat"])
+def test_the_gradient_keeps_what_is_bent_and_nothing_in_float32(name, wrap):
+    """Whatever a policy around it would keep: the widened activations and the product with the last weights."""
+    cfg = ModelConfig(d_model=8, d_ff=16, use_bias=False, dtype="bfloat16")
+    layer = registry.build(MLPS, Choice(name), cfg, name=None)
+    x_BTD = jnp.ones((2, 4, 8), jnp.bfloat16)
+    params = layer.init(jax.random.key(0), x_BTD)
+    kept = jax.tree.leaves(jax.vjp(wrap(layer.apply), params, x_BTD)[1])
+    widened = [leaf.dtype for leaf in kept if leaf.shape == (2, 4, 16)]
+    assert widened == [jnp.bfloat16] * (3 if name == "swiglu" else 2)
