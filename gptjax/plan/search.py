@@ -100,10 +100,10 @@ def search(
 
 
 def rank(plan: Forecast, by: str) -> tuple[bool, float, float]:
-    """Sorts plans: first those that fit, the best of them first, of equals the one with the least to overlap."""
+    """Sorts plans: first those that fit, the best of them first, of equals the one with the least on the wires."""
     if plan.bound is None:
         return not plan.fits, math.inf, math.inf
-    return not plan.fits, OBJECTIVES[by].forecast(plan), sum(_known(plan.step_seconds))
+    return not plan.fits, OBJECTIVES[by].forecast(plan), OBJECTIVES["wires"].forecast(plan)
 
 
 def _known(values: Mapping[str, Any] | None) -> list[Any]:

@@ -83,7 +83,7 @@ def test_the_limit_ends_the_search_before_what_would_pass_it(fleet, monkeypatch)
     assert len(list(search(experiment(), fleet, "time", 0, attempt))) == 1
 
 
-def test_the_quickest_that_fits_comes_first_and_of_equals_that_with_less_to_overlap():
+def test_the_quickest_that_fits_comes_first_and_of_equals_that_with_less_on_the_wires():
     plans = [plan(fits=False), plan(seconds=3.0), plan(seconds=2.0, wires=0.5), plan(seconds=2.0, wires=0.4)]
     assert sorted(plans, key=lambda plan: rank(plan, "time")) == plans[::-1]
 
