@@ -26,8 +26,8 @@ def get_config():
     config.data.tokenizer = {"name": "bpe", "vocab_size": 50257}
     config.data.batch_size = 1536
     config.optim.update(peak_lr=6e-5, num_steps=95_400, warmup_steps=119)
-    config.train.update(max_sequences_per_device=2, loss_chunks=8)
-    config.mesh.update(tensor=8, rules="fsdp_tp")
+    config.train.update(max_sequences_per_device=12, loss_chunks=8)
+    config.mesh.update(tensor=4, rules="fsdp_tp")
     config.evaluation.update(every=250, num_windows=2_048)
     config.checkpoint.every = 250
     return config

@@ -222,6 +222,7 @@ def test_a_second_process_on_a_workdir_is_refused(command_line, tmp_path, text):
         first.communicate()
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_keeps_what_was_committed(command_line, tmp_path, text, finished):
     """A limit on the size of files stands for a disk that is full: the same error reaches the same code."""
     workdir = tmp_path / "run"

@@ -169,6 +169,7 @@ def test_a_signal_is_passed_on_and_its_code_returned(launch, number, code):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_who_does_not_hear_a_signal_is_ended_as_well(launch):
     """As where it waits, before its first step, for one that has already gone."""
     job = launch(

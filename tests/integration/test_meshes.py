@@ -14,6 +14,7 @@ STEPS = (
     "--config.evaluation.num_windows=40",
     "--config.data.batch_size=16",
     "--config.model.d_model=64",
+    "--config.model.num_heads=8",
     "--config.sample.prompts=",
 )
 PLAINLY = "--xla_backend_optimization_level=0"  # compiled in half the time, which is most of it here
@@ -25,6 +26,11 @@ VARIANTS = {
     "replica 2 x fsdp 4": (("--config.mesh.replica=2",), EIGHT),
     "data parallel": (("--config.mesh.rules=dp",), EIGHT),
     "tensor 2 x fsdp 4": (("--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp"), EIGHT),
+    "tensor 8": (("--config.mesh.tensor=8", "--config.mesh.rules=fsdp_tp"), EIGHT),
+    "replica 2 x fsdp 2 x tensor 2": (
+        ("--config.mesh.replica=2", "--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp_sp"),
+        EIGHT,
+    ),
     "tensor 4 x fsdp 2": (("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), EIGHT),
     "by hand, replica 2 x fsdp 4": (("--config.mesh.replica=2", "--config.mesh.rules=fsdp_manual"), EIGHT),
     "context 4 x fsdp 2": (("--config.mesh.context=4", "--config.mesh.rules=context"), EIGHT),
@@ -60,7 +66,10 @@ def assert_same_run(workdir, reference):
         assert ours[step][0] == pytest.approx(norm, rel=1e-3)
 
 
-SLOW = ("replica 8", "tensor 4 x fsdp 2", "accumulation 8", "remat of all but products with weights")  # others are near
+SLOW = (  # others are near
+    *("replica 8", "data parallel", "tensor 2 x fsdp 4", "tensor 4 x fsdp 2", "tensor 8", "accumulation 8"),
+    *("remat of all but products with weights", "unrolled"),
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])
@@ -102,7 +111,11 @@ def run_two_processes(command_line, *arguments):
 
 
 @pytest.mark.parametrize(
-    "mesh", [(), ("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp")], ids=["fsdp", "tensor"]
+    "mesh",
+    [
+        pytest.param((), id="fsdp"),
+        pytest.param(("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), id="tensor", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_are_one_run(command_line, text, reference, tmp_path, mesh):
     """With a tensor axis across processes both read every row; without, each reads half of them."""

@@ -136,7 +136,10 @@ def arguments_for(larger, output):
     return [f"--input={larger}", f"--output={output}", "--tokenizer=bpe:300", "--workers=2", "--shard_tokens=100000"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_killed_while_it_works_it_goes_on_to_the_same_bytes(larger, tmp_path, number, code):
     """The signal goes to the whole group, as Ctrl-C does; SIGKILL to the parent alone, and its workers end too."""
     with subprocess.Popen(

@@ -80,7 +80,9 @@ def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, u
     assert_equal_to_the_bit(workdir, uninterrupted, 100)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     command_line, text, uninterrupted, tmp_path, number, code
 ):
