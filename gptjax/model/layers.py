@@ -149,7 +149,7 @@ def layer_norm(x_BTD: Array, scale_D: Array, bias_D: Array | None, epsilon: floa
 
 
 def _layer_norm_forward(x_BTD, scale_D, bias_D, epsilon):
-    wide_BTD = _widen(x_BTD)
+    wide_BTD = widen(x_BTD)
     mean_BT1 = jnp.mean(wide_BTD, axis=-1, keepdims=True)
     inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(wide_BTD - mean_BT1), axis=-1, keepdims=True) + epsilon)
     y_BTD = (wide_BTD - mean_BT1) * inverse_BT1 * scale_D
@@ -160,8 +160,8 @@ def _layer_norm_forward(x_BTD, scale_D, bias_D, epsilon):
 
 def _layer_norm_backward(epsilon, kept, dy_BTD):
     x_BTD, mean_BT1, inverse_BT1, scale_D, bias_D = kept
-    dy_BTD = _widen(dy_BTD)
-    normal_BTD = (_widen(x_BTD) - mean_BT1) * inverse_BT1
+    dy_BTD = widen(dy_BTD)
+    normal_BTD = (widen(x_BTD) - mean_BT1) * inverse_BT1
     g_BTD = dy_BTD * scale_D
     along_BT1 = jnp.mean(g_BTD * normal_BTD, axis=-1, keepdims=True)
     dx_BTD = inverse_BT1 * (g_BTD - jnp.mean(g_BTD, axis=-1, keepdims=True) - normal_BTD * along_BT1)
@@ -182,15 +182,15 @@ def rms_norm(x_BTD: Array, scale_D: Array, epsilon: float) -> Array:
 
 
 def _rms_norm_forward(x_BTD, scale_D, epsilon):
-    wide_BTD = _widen(x_BTD)
+    wide_BTD = widen(x_BTD)
     inverse_BT1 = jax.lax.rsqrt(jnp.mean(jnp.square(wide_BTD), axis=-1, keepdims=True) + epsilon)
     return (wide_BTD * inverse_BT1 * scale_D).astype(x_BTD.dtype), (x_BTD, inverse_BT1, scale_D)
 
 
 def _rms_norm_backward(epsilon, kept, dy_BTD):
     x_BTD, inverse_BT1, scale_D = kept
-    dy_BTD = _widen(dy_BTD)
-    normal_BTD = _widen(x_BTD) * inverse_BT1
+    dy_BTD = widen(dy_BTD)
+    normal_BTD = widen(x_BTD) * inverse_BT1
     g_BTD = dy_BTD * scale_D
     dx_BTD = inverse_BT1 * (g_BTD - normal_BTD * jnp.mean(g_BTD * normal_BTD, axis=-1, keepdims=True))
     return dx_BTD.astype(x_BTD.dtype), _sum_to_last(dy_BTD * normal_BTD).astype(scale_D.dtype)
@@ -199,7 +199,8 @@ def _rms_norm_backward(epsilon, kept, dy_BTD):
 rms_norm.defvjp(_rms_norm_forward, _rms_norm_backward)
 
 
-def _widen(x):
+def widen(x: Array) -> Array:
+    """Returns x in float32 or wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -8,10 +8,9 @@ from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from gptjax.model.config import ModelConfig
-from gptjax.model.layers import Projection
+from gptjax.model.layers import Projection, widen
 from gptjax.sharding import constrain
 
 
@@ -27,21 +26,21 @@ class FeedForward(nn.Module):
         """Widens, bends and narrows again; the result has the compute dtype."""
         cfg = self.cfg
         if self.gated:
-            gate_BTF, up_BTF = self._widen(x_BTD, "gate"), self._widen(x_BTD, "up")
+            gate_BTF, up_BTF = self._project(x_BTD, "gate"), self._project(x_BTD, "up")
             hidden_BTF = _bend(lambda gate, up: self.activation(gate) * up, gate_BTF, up_BTF)
         else:
-            hidden_BTF = _bend(self.activation, self._widen(x_BTD, "up"))
+            hidden_BTF = _bend(self.activation, self._project(x_BTD, "up"))
         names = ("ff", "embed")
         return Projection(cfg, (cfg.d_model,), names, depth=2 * cfg.num_layers, name="down")(hidden_BTF)
 
-    def _widen(self, x_BTD, name):
+    def _project(self, x_BTD, name):
         y_BTF = Projection(self.cfg, (self.cfg.d_ff,), ("embed", "ff"), name=name)(x_BTD)
         return constrain(y_BTF, "act_batch", "act_seq", "act_ff")
 
 
 def _in_float32(function, *inputs_BTF):
     """Elementwise work in float32: exact, and on CPUs several times faster than in bfloat16."""
-    return function(*(x_BTF.astype(jnp.promote_types(x_BTF.dtype, jnp.float32)) for x_BTF in inputs_BTF))
+    return function(*map(widen, inputs_BTF))
 
 
 def _bend_forward(function, *inputs_BTF):

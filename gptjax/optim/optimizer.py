@@ -25,7 +25,7 @@ def adamw(
 ):
     """Adam with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
 
-    The first moment is kept in `mu_dtype`, the second in float32, as it needs the range below its largest entries.
+    The first moment is kept in `mu_dtype`, the second in float32: Optax offers no other.
     """
     return optax.adamw(
         learning_rate, b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, weight_decay=weight_decay, mask=decay_mask

@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         if not plans:
             raise UserError("--search: the compiler crashed on all that was tried; raise --limit or change the config")
         plans.sort(key=lambda plan: rank(plan, args.by))
-        print("\n".join(["", *best(plans, args.by), ""]))
+        print("\n".join(["", *best(plans, OBJECTIVES[args.by].words), ""]))
         plan, more = plans[0], {"search": [dataclasses.asdict(plan) for plan in plans]}
     else:
         with working(f"compiling for {args.topology}"):

@@ -95,13 +95,12 @@ def summary(plan: Forecast) -> str:
     )
 
 
-def best(plans: Sequence[Forecast], by: str, count: int = 5) -> list[str]:
+def best(plans: Sequence[Forecast], words: str, count: int = 5) -> list[str]:
     """Returns the first few of sorted plans, if they fit, each with the flags that choose it."""
     fitting = [plan for plan in plans if plan.fits][:count]
     if not fitting:
         return ["nothing that was tried fits; take more chips, or shorter sequences"]
-    words = {"time": "the least time of a step", "wires": "the fewest bytes on the wires", "memory": "the least memory"}
-    lines = [f"the best of {len(plans)} that were compiled, by {words[by]}:"]
+    lines = [f"the best of {len(plans)} that were compiled, by {words}:"]
     for plan in fitting:
         sizes = " ".join(f"--config.mesh.{axis}={size}" for axis, size in plan.mesh.items())
         sequences = f"--config.train.max_sequences_per_device={plan.sequences_per_device}"

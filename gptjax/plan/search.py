@@ -51,17 +51,24 @@ class Candidate:
 
 
 class Objective(NamedTuple):
-    """What makes one way better than another: by the estimate, and by the forecast."""
+    """What makes one way better than another: in words, by the estimate, and by the forecast."""
 
+    words: str
     estimated: Callable[[Candidate], float]
     forecast: Callable[[Forecast], float]
 
 
 OBJECTIVES: Mapping[str, Objective] = {
-    "time": Objective(lambda found: found.seconds, lambda plan: max(_known(plan.step_seconds))),
+    "time": Objective(
+        "the least time of a step", lambda found: found.seconds, lambda plan: max(_known(plan.step_seconds))
+    ),
     # for networks that are shared, or slower than they are said to be
-    "wires": Objective(lambda found: found.wire_bytes, lambda plan: sum(_known(plan.wire_bytes_per_chip))),
-    "memory": Objective(lambda found: found.bytes, lambda plan: plan.peak_hbm_bytes),
+    "wires": Objective(
+        "the fewest bytes on the wires",
+        lambda found: found.wire_bytes,
+        lambda plan: sum(_known(plan.wire_bytes_per_chip)),
+    ),
+    "memory": Objective("the least memory", lambda found: found.bytes, lambda plan: plan.peak_hbm_bytes),
 }
 
 

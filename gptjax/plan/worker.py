@@ -25,6 +25,7 @@ class Worker:
         self._fleet = topology, slices, source
         self._folder = tempfile.TemporaryDirectory()
         self._log = Path(self._folder.name) / "log"
+        self._log.touch()  # a process may die before it says anything
         self._process: BaseProcess | None = None
 
     def forecast(self, cfg: ExperimentConfig) -> Forecast:
@@ -66,7 +67,7 @@ def _last_words(log: Path) -> str:
 
 def _serve(pipe: Connection, log: Path, topology: str, slices: int, source: str) -> None:
     """What the process does, until the other end of the pipe is closed or gone."""
-    os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)  # crashes fill several screens
+    os.dup2(os.open(log, os.O_WRONLY | os.O_TRUNC), 2)  # crashes fill several screens
     with contextlib.suppress(EOFError, ConnectionError):
         start_no_chip()
         fleet = open_fleet(topology, slices)
