@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, so that meshes are tested on any machine, and golden files.
 
-Most of the time of small tests goes into making programs fast that run once: here they are compiled plainly.
+Most of the time of small tests goes into making programs fast that run once: here they are compiled plainly, and kept
+for tests that come later and for the next time. `pytest --cache-clear` forgets them.
 """
 
 import os
@@ -16,6 +17,13 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()  
 os.environ.setdefault("MALLOC_ARENA_MAX", "8")  # threads that compile side by side do not wait for each other
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps compiled programs beside what else pytest remembers; jax reads these variables when it is imported."""
+    if getattr(config, "cache", None) is not None:
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("programs")))
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# Compiling takes most of the time here: a level less for programs that several runs share, none for a few steps.
+QUICKLY, PLAINLY = (f"--xla_backend_optimization_level={level}" for level in (1, 0))
 SMALL = ("--config.model.d_model=64", "--config.data.batch_size=16", "--config.evaluation.num_windows=64")
 SHORT = ("--config.optim.num_steps=40", "--config.optim.warmup_steps=5", "--config.evaluation.every=20", *SMALL)
 
@@ -18,8 +20,9 @@ class CommandLine:
 
     def __init__(self, cache: Path):
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("GPTJAX_", "XLA_FLAGS"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("GPTJAX_", "JAX_"))},
             "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": QUICKLY,
             "GPTJAX_CACHE": str(cache),
             "COLUMNS": "200",
         }

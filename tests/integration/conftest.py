@@ -1,10 +1,15 @@
 """Runs that several tests look at."""
 
+import importlib
+import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.command_line import SHORT, CommandLine
+from gptjax import distributed, flags
+from tests.integration.command_line import ROOT, SHORT, CommandLine
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +22,29 @@ def cache(tmp_path_factory) -> Path:
 def command_line(cache) -> CommandLine:
     """The command line of this checkout."""
     return CommandLine(cache)
+
+
+@pytest.fixture
+def entry_point(monkeypatch, capsys, cache) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs an entry point on one device within this process: most of the time of a mistake goes into starting another.
+
+    Gives (module, *arguments) -> exit code and output; `command_line` is for all that starts to work.
+    """
+    monkeypatch.setattr(distributed, "start", lambda: 1)
+    monkeypatch.setenv("GPTJAX_CACHE", str(cache))
+    monkeypatch.chdir(ROOT)
+
+    def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        main = importlib.import_module(f"gptjax.{module}").main
+        try:
+            code = flags.exit_code(main, [str(argument) for argument in arguments])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

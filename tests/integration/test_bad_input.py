@@ -1,4 +1,4 @@
-"""A user's mistake is one clear line with the cure and exit code 2, through the real command line."""
+"""A user's mistake is one clear line with the cure and exit code 2."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.integration.command_line import ROOT, SHORT, rows
+from tests.integration.command_line import ROOT, SHORT, SMALL, rows, wait_until
 
 TINY = "--config=experiments/tiny.py"
 
@@ -81,13 +81,20 @@ def assert_plain_mistake(result, words):
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_a_line_with_its_cure(command_line, tmp_path, finished, text, name):
+def test_a_mistake_is_a_line_with_its_cure(entry_point, tmp_path, finished, text, name):
     arguments, words = MISTAKES[name]
     if name == "allowance of no option":
         arguments = [*arguments, f"--workdir={finished}", f"--config.data.path={text}", *SHORT]
     elif not any(argument.startswith("--workdir") for argument in arguments):
         arguments = [*arguments, f"--workdir={tmp_path}/run"]
-    assert_plain_mistake(command_line.run("main", *arguments), words)
+    assert_plain_mistake(entry_point("main", *arguments), words)
+
+
+@pytest.mark.parametrize("name", ["misspelt flag", "mesh for other machines", "missing text"])
+def test_a_process_says_the_same(command_line, tmp_path, name):
+    """Found by the parser, before any device is there; by the mesh, once they are; and by the data."""
+    arguments, words = MISTAKES[name]
+    assert_plain_mistake(command_line.run("main", *arguments, f"--workdir={tmp_path}/run"), words)
 
 
 def test_all_problems_are_told_at_once(command_line, tmp_path):
@@ -165,11 +172,11 @@ DAMAGE = {  # a file of a workdir, its new content, and what is said of it
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_a_damaged_file_of_a_workdir_is_named(command_line, finished, tmp_path, name):
+def test_a_damaged_file_of_a_workdir_is_named(entry_point, finished, tmp_path, name):
     file, content, words = DAMAGE[name]
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / file).write_text(content)
-    assert_plain_mistake(command_line.run("sample", f"--workdir={tmp_path}/run"), [words])
+    assert_plain_mistake(entry_point("sample.__main__", f"--workdir={tmp_path}/run"), [words])
 
 
 def test_damaged_metrics_of_a_checkpoint_are_named(command_line, finished, tmp_path):
@@ -210,15 +217,14 @@ def test_a_workdir_that_may_not_be_written_is_named(command_line, tmp_path, text
 
 
 def test_a_second_process_on_a_workdir_is_refused(command_line, tmp_path, text):
-    arguments = (TINY, f"--workdir={tmp_path}/run", f"--config.data.path={text}", "--config.optim.num_steps=5000")
+    arguments = (TINY, f"--workdir={tmp_path}/run", f"--config.data.path={text}", *SHORT)
     first = command_line.start("main", *arguments)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until((tmp_path / "run" / "metrics.jsonl").exists, first)
+        first.send_signal(signal.SIGSTOP)
         assert_plain_mistake(command_line.run("main", *arguments), [f"in use by process {first.pid}", "--workdir=DIR"])
     finally:
-        first.send_signal(signal.SIGKILL)
+        first.kill()
         first.communicate()
 
 
@@ -246,7 +252,13 @@ def test_a_run_that_diverges_stops_and_leaves_the_last_good_checkpoint(command_l
     workdir = tmp_path / "run"
     absurd = ("--config.optim.peak_lr=1e30", "--config.optim.warmup_steps=0", "--config.optim.max_skipped_steps=3")
     result = command_line.run(
-        "main", TINY, f"--workdir={workdir}", f"--config.data.path={text}", "--config.checkpoint.every=1", *absurd
+        "main",
+        TINY,
+        f"--workdir={workdir}",
+        f"--config.data.path={text}",
+        "--config.checkpoint.every=1",
+        *absurd,
+        *SMALL,
     )
     assert_plain_mistake(result, ["not finite for 4 steps in a row, until step 5", "step 1", "lower optim.peak_lr"])
     assert "warning: step 3: loss or gradient is not finite, the update was skipped (2 in a row)" in result.stdout

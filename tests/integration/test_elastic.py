@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.command_line import facts, rows, wait_until
+from tests.integration.command_line import PLAINLY, facts, rows, wait_until
 
 STEPS = (
     "--config.optim.num_steps=16",
@@ -18,7 +18,6 @@ STEPS = (
     "--config.model.d_model=32",
     "--config.sample.prompts=",
 )
-PLAINLY = "--xla_backend_optimization_level=0"
 TENSOR = ("--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp")
 
 

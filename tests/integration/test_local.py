@@ -158,7 +158,7 @@ def test_those_that_do_not_notice_are_ended(launch):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_is_passed_on_and_its_code_returned(launch, number, code):
     job = launch(
-        f"signal.signal({int(number)}, lambda *_: (print('saved', flush=True), time.sleep(number), sys.exit({code})))\n"
+        f"signal.signal({int(number)}, lambda *_: (os.write(1, b'saved\\n'), time.sleep(number), sys.exit({code})))\n"
         "print('ready', flush=True)\ntime.sleep(60)"
     )
     assert [job.stdout.readline()[4:] for _ in range(2)] == ["ready\n"] * 2

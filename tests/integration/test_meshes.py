@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.integration.command_line import facts, rows
+from tests.integration.command_line import PLAINLY, facts, rows
 
 STEPS = (
     "--config.optim.num_steps=6",
@@ -17,28 +17,32 @@ STEPS = (
     "--config.model.num_heads=8",
     "--config.sample.prompts=",
 )
-PLAINLY = "--xla_backend_optimization_level=0"  # compiled in half the time, which is most of it here
-EIGHT = f"{PLAINLY} --xla_force_host_platform_device_count=8"
 
-VARIANTS = {
-    "fsdp 8": ((), EIGHT),
-    "replica 8": (("--config.mesh.replica=8",), EIGHT),
-    "replica 2 x fsdp 4": (("--config.mesh.replica=2",), EIGHT),
-    "data parallel": (("--config.mesh.rules=dp",), EIGHT),
-    "tensor 2 x fsdp 4": (("--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp"), EIGHT),
-    "tensor 8": (("--config.mesh.tensor=8", "--config.mesh.rules=fsdp_tp"), EIGHT),
+
+def devices(number):
+    """Returns the flags for so many virtual devices a process."""
+    return f"{PLAINLY} --xla_force_host_platform_device_count={number}"
+
+
+VARIANTS = {  # number of devices, flags
+    "fsdp 8": (8, ()),
+    "replica 8": (8, ("--config.mesh.replica=8",)),
+    "replica 2 x fsdp 4": (8, ("--config.mesh.replica=2",)),
+    "data parallel": (8, ("--config.mesh.rules=dp",)),
+    "tensor 2 x fsdp 4": (8, ("--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp")),
+    "tensor 8": (8, ("--config.mesh.tensor=8", "--config.mesh.rules=fsdp_tp")),
     "replica 2 x fsdp 2 x tensor 2": (
+        8,
         ("--config.mesh.replica=2", "--config.mesh.tensor=2", "--config.mesh.rules=fsdp_tp_sp"),
-        EIGHT,
     ),
-    "tensor 4 x fsdp 2": (("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), EIGHT),
-    "by hand, replica 2 x fsdp 4": (("--config.mesh.replica=2", "--config.mesh.rules=fsdp_manual"), EIGHT),
-    "context 4 x fsdp 2": (("--config.mesh.context=4", "--config.mesh.rules=context"), EIGHT),
-    "accumulation 8": (("--config.train.max_sequences_per_device=2",), PLAINLY),
-    "accumulation 2 on 8 devices": (("--config.train.max_sequences_per_device=1",), EIGHT),
-    "remat": (("--config.model.remat=full",), PLAINLY),
-    "remat of all but products with weights": (("--config.model.remat=minimal",), PLAINLY),
-    "unrolled": (("--config.model.scan_layers=False",), PLAINLY),
+    "tensor 4 x fsdp 2": (8, ("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp")),
+    "by hand, replica 2 x fsdp 4": (8, ("--config.mesh.replica=2", "--config.mesh.rules=fsdp_manual")),
+    "context 4 x fsdp 2": (8, ("--config.mesh.context=4", "--config.mesh.rules=context")),
+    "accumulation 8": (1, ("--config.train.max_sequences_per_device=2",)),
+    "accumulation 2 on 8 devices": (8, ("--config.train.max_sequences_per_device=1",)),
+    "remat": (1, ("--config.model.remat=full",)),
+    "remat of all but products with weights": (1, ("--config.model.remat=minimal",)),
+    "unrolled": (1, ("--config.model.scan_layers=False",)),
 }
 
 
@@ -74,9 +78,10 @@ SLOW = (  # others are near
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])
 def test_the_way_of_execution_does_not_change_the_run(command_line, text, reference, tmp_path, name):
-    arguments, flags = VARIANTS[name]
-    result = command_line.train(tmp_path / "run", f"--config.data.path={text}", *STEPS, *arguments, XLA_FLAGS=flags)
-    assert_same_run(tmp_path / "run", reference)
+    number, flags = VARIANTS[name]
+    data, workdir = f"--config.data.path={text}", tmp_path / "run"
+    result = command_line.train(workdir, data, *STEPS, *flags, XLA_FLAGS=devices(number))
+    assert_same_run(workdir, reference)
     if "accumulation" in name:
         count = name.split()[1]
         assert f"{count} x " in next(line for line in result.stdout.splitlines() if line.startswith("batch"))
@@ -102,7 +107,7 @@ def run_two_processes(command_line, *arguments):
             JAX_COORDINATOR_ADDRESS=f"localhost:{port}",
             JAX_NUM_PROCESSES="2",
             JAX_PROCESS_ID=str(number),
-            XLA_FLAGS=f"{PLAINLY} --xla_force_host_platform_device_count=2",
+            XLA_FLAGS=devices(2),
         )
         for number in range(2)
     ]

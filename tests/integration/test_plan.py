@@ -58,8 +58,8 @@ def test_a_search_shows_each_try_and_the_best(command_line, tmp_path):
         ([], "--topology"),
     ],
 )
-def test_a_mistake_is_one_plain_line(command_line, arguments, words):
-    result = command_line.run("plan", TINY, *arguments)
+def test_a_mistake_is_one_plain_line(entry_point, arguments, words):
+    result = entry_point("plan.__main__", TINY, *arguments)
     assert result.returncode == 2
     assert words in result.stderr
     assert "Traceback" not in result.stderr
