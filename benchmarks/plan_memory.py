@@ -64,9 +64,8 @@ def main() -> None:
     for words, changes in LEVERS.items():
         print(row(words, plans.plan(EXPERIMENT, TOPOLOGY, {**BASE, **changes})), flush=True)
     print(f"\n{FEW} on {TOPOLOGY}, {BASE}")
-    print(
-        "\n| | peak GiB | of that temporaries | compute s a step | wire GiB | compile s |\n|---|---:|---:|---:|---:|---:|"
-    )
+    print("\n| | peak GiB | of that temporaries | compute s a step | wire GiB | compile s |")
+    print("|---|---:|---:|---:|---:|---:|")
     for words, changes in UNROLLED.items():
         found = plans.plan(FEW, TOPOLOGY, {**BASE, **changes})
         print(f"{row(words, found)} {found['compile_seconds']:.0f} |", flush=True)
