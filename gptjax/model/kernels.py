@@ -257,7 +257,7 @@ def choose(cfg: ModelConfig, platform: str, length: int) -> tuple[str, str]:
         obstacle = f"cudnn takes an even number of positions a device, not {length}"
     chosen = "xla" if obstacle or wanted == "xla" else name
     if wanted not in (None, chosen):
-        why = obstacle or f"the kernels of {platform} are {name} and xla"
+        why = obstacle or f"there is {' or '.join(sorted({name, 'xla'}))}"
         raise UserError(f"model.require_kernel={wanted!r} cannot run on {platform}: {why}; None takes what can")
     return chosen, obstacle or ("as required" if wanted else f"the fastest on {platform}")
 

@@ -28,6 +28,7 @@ class Compiled:
     optimizer_bytes: int
     argument_bytes: int
     temp_bytes: int | None
+    """What lies beside the arguments at the peak."""
     module: hlo.Module | None
     seconds: float
 
@@ -50,8 +51,8 @@ def compile_step(program: Program) -> Compiled:
         argument_bytes, temp_bytes, peak_bytes, module = param_bytes + optimizer_bytes, None, needed_bytes, None
     else:
         memory = compiled.memory_analysis()
-        argument_bytes, temp_bytes = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-        peak_bytes, module = _peak_bytes(memory, platform), hlo.parse(compiled.as_text())
+        argument_bytes, peak_bytes = memory.argument_size_in_bytes, _peak_bytes(memory, platform)
+        temp_bytes, module = peak_bytes - argument_bytes, hlo.parse(compiled.as_text())
     return Compiled(
         flops=count_flops(traced.jaxpr.jaxpr),
         peak_bytes=peak_bytes,
