@@ -11,7 +11,7 @@ from gptjax.config import ExperimentConfig
 from gptjax.data import pipeline
 from gptjax.data.sources import Corpus, load_corpus
 from gptjax.data.tokenizer import Tokenizer
-from gptjax.model import accounting, kernels
+from gptjax.model import accounting, attention
 from gptjax.model.config import ModelConfig
 from gptjax.program import Program, build_program
 from gptjax.sharding import in_words
@@ -79,7 +79,9 @@ def summary(experiment: Experiment) -> list[str]:
     """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
     cfg, corpus, layout = experiment.cfg, experiment.corpus, experiment.layout
     num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
-    kernel, why = kernels.choose(experiment.model, layout.platform, experiment.model.seq_len // layout.parts("act_seq"))
+    kernel, why = attention.kernel(
+        experiment.model, layout.platform, experiment.model.seq_len // layout.parts("act_seq")
+    )
     per_device = cfg.data.batch_size // layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",

@@ -13,8 +13,9 @@ from gptjax.types import Batch, Metrics, Params, stream_key
 
 
 def make_loss_fn(cfg: ModelConfig, task, seed: int | None) -> Callable:
-    """Builds (params, batch, step, part) -> (loss_sum, metrics); a seed of None evaluates, without dropout.
+    """Builds (params, batch, step, part) -> (objective, metrics); a seed of None evaluates, without dropout.
 
+    The objective is the sum of the loss over tokens, or what the task puts in its place, and what the model adds.
     `part` numbers the micro-batches of a step, so that each draws its own dropout.
     """
 
@@ -22,7 +23,7 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None) -> Callable:
         dropout_key = None
         if seed is not None and cfg.dropout > 0:
             dropout_key = jax.random.fold_in(stream_key(seed, "dropout", step), part)
-        x_BTD, _, _ = model.features(
+        x_BTD, _, aux = model.features(
             cfg,
             params,
             batch.tokens_BT,
@@ -31,8 +32,9 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None) -> Callable:
             dropout_key=dropout_key,
         )
         head, x_BTD = model.head_params(cfg, params, x_BTD)
-        metrics = task.metrics(lambda x: model.unembed(cfg, head, x), x_BTD, batch)
-        return metrics["loss"][0], manual.total(metrics)
+        metrics = task.metrics(lambda x, ahead=0: model.unembed(cfg, head, x, ahead), x_BTD, batch)
+        objective = metrics.pop("objective", metrics["loss"])[0] + aux.pop("extra_loss", 0)
+        return objective, manual.total({**metrics, **aux})
 
     return loss_fn
 
