@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gptjax.model.accounting import flops_per_token, num_params, parameter_table
     from gptjax.model.cache import Cache, init_cache
-    from gptjax.model.gpt import apply, features, head_params, init_params, logical_axes, param_shapes, unembed
+    from gptjax.model.gpt import (
+        activations,
+        apply,
+        features,
+        head_params,
+        init_params,
+        logical_axes,
+        lr_factors,
+        param_shapes,
+        unembed,
+    )
 
 _OWNERS = {
     "Cache": "cache",
+    "activations": "gpt",
     "apply": "gpt",
     "features": "gpt",
     "flops_per_token": "accounting",
@@ -20,6 +31,7 @@ _OWNERS = {
     "init_cache": "cache",
     "init_params": "gpt",
     "logical_axes": "gpt",
+    "lr_factors": "gpt",
     "num_params": "accounting",
     "param_shapes": "gpt",
     "parameter_table": "accounting",
@@ -28,6 +40,7 @@ _OWNERS = {
 
 __all__ = [
     "Cache",
+    "activations",
     "apply",
     "features",
     "flops_per_token",
@@ -35,6 +48,7 @@ __all__ = [
     "init_cache",
     "init_params",
     "logical_axes",
+    "lr_factors",
     "num_params",
     "param_shapes",
     "parameter_table",

@@ -65,6 +65,7 @@ class Block(nn.Module):
 
         x_BTD = self._residual(x_BTD, mix, "attention")
         x_BTD = self._residual(x_BTD, feed_forward, "mlp")
+        self.sow("intermediates", "stream", x_BTD)
         return (x_BTD, cache), aux
 
     def _residual(self, x_BTD, sub_layer, name):
@@ -75,6 +76,7 @@ class Block(nn.Module):
             return registry.build(NORMS, cfg.norm, "embed", name=name)(x_BTD)
 
         y_BTD = sub_layer(x_BTD if cfg.norm_placement == "post" else norm(x_BTD, f"{name}_norm"))
+        self.sow("intermediates", f"{name}_output", y_BTD)
         if cfg.norm_placement == "sandwich":
             y_BTD = norm(y_BTD, f"{name}_output_norm")
         if cfg.residual_scale != 1:
@@ -126,7 +128,7 @@ def stack(cfg: ModelConfig) -> Callable:
         block = nn.remat(block, policy=keep(cfg.remat, by_hand), prevent_cse=not cfg.scan_layers)
     return nn.scan(
         block,
-        variable_axes={"params": 0},
+        variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, nn.broadcast),
         length=cfg.num_layers,
@@ -199,6 +201,29 @@ def features(
     shared = manual.gather(shared, {name: logical_axes(cfg)[name] for name in shared}, cfg.dtype)
     params = {**params, **shared}
     return Decoder(cfg).apply({"params": params}, tokens_BT, positions_BT, segment_ids_BT, cache, rngs=rngs)
+
+
+def activations(cfg: ModelConfig, params: Params, tokens_BT: Array) -> dict[str, Array]:
+    """Returns what each block adds and makes, stacked over blocks: attention_output, mlp_output and stream, NBTD each."""
+    cfg = cfg.resolve()
+    positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
+    inputs = (tokens_BT, positions_BT, None, None)
+    _, variables = Decoder(cfg).apply({"params": params}, *inputs, mutable=["intermediates"])
+    return {name: x for name, (x,) in variables["intermediates"]["blocks"].items()}
+
+
+def lr_factors(cfg: ModelConfig) -> Params:
+    """Returns, for each parameter, what muP multiplies its learning rate by; 1 everywhere without (arXiv 2203.03466).
+
+    For rules that, like Adam's, make updates of one size whatever the gradient's: matrices inside the blocks learn the
+    slower the wider they are. Embeddings, vectors and the head keep the rate; the logits are divided instead.
+    """
+
+    def factor(path, _):
+        names = [key.key for key in path]
+        return 1 / cfg.width_multiplier if names[0] == "blocks" and names[-1] == "kernel" else 1.0
+
+    return jax.tree_util.tree_map_with_path(factor, param_shapes(cfg))
 
 
 def head_params(cfg: ModelConfig, params: Params, x_BTD: Array) -> tuple[Params, Array]:

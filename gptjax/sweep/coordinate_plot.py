@@ -1,0 +1,33 @@
+"""The picture of a coordinate check, as SVG."""
+
+import io
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from gptjax.sweep.coordinates import Coordinates
+
+
+def draw(found: Coordinates) -> str:
+    """Returns a panel for each kind of activation: its size against the width, a line for each layer.
+
+    Faint lines are the steps before the last.
+    """
+    figure = Figure(figsize=(3.6 * len(found.sizes), 3.8), layout="constrained")
+    for axes, (name, sizes) in zip(figure.subplots(1, len(found.sizes)), found.sizes.items(), strict=True):
+        num_steps, num_layers = sizes.shape[1:]
+        for step in range(num_steps):
+            for layer in range(num_layers):
+                line = {"color": f"C{layer}", "alpha": 0.15 + 0.85 * step / (num_steps - 1)}
+                label = f"layer {layer}" if step == num_steps - 1 and num_layers > 1 else None
+                axes.plot(found.widths, sizes[:, step, layer], marker="o", markersize=3, label=label, **line)
+        axes.set(title=name.replace("_", " "), xlabel="width", xscale="log", yscale="log")
+        axes.set_xticks(found.widths, labels=map(str, found.widths))
+        axes.minorticks_off()
+        if num_layers > 1:
+            axes.legend(fontsize=8)
+    figure.supylabel("mean size after each step")
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "coordinates"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
