@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gptjax.model.accounting import flops_per_token, num_params, parameter_table
-    from gptjax.model.cache import Cache, init_cache
+    from gptjax.model.cache import Cache, Memory, init_cache
     from gptjax.model.gpt import apply, features, head_params, init_params, logical_axes, param_shapes, unembed
 
 _OWNERS = {
     "Cache": "cache",
+    "Memory": "cache",
     "apply": "gpt",
     "features": "gpt",
     "flops_per_token": "accounting",
@@ -28,6 +29,7 @@ _OWNERS = {
 
 __all__ = [
     "Cache",
+    "Memory",
     "apply",
     "features",
     "flops_per_token",

@@ -61,4 +61,6 @@ def flops_per_token(cfg: ModelConfig, seq_len: int | None = None) -> int:
     if cfg.tie_embeddings:
         weights += cfg.padded_vocab_size * cfg.d_model
     scores_and_mixing = 2 * T * cfg.num_heads * cfg.d_head * cfg.num_layers  # multiply-adds, forward
+    if cfg.num_states:
+        scores_and_mixing = 0
     return 6 * (weights + scores_and_mixing)

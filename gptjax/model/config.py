@@ -2,12 +2,15 @@
 
 import dataclasses
 
+from gptjax import registry
 from gptjax.registry import Choice, choice_field
 
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
 KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
 NORM_PLACEMENTS = ("pre", "post")
+UNLIMITED = 2**31 - 1
+"""As many tokens as an int32 can count: the context of a model without slots or positions to run out of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,8 @@ class ModelConfig:
     """Hidden width of the feed-forward layer; None is 4 x d_model."""
     seq_len: int = 1024
     """Longest sequence, in tokens."""
+    block: Choice = choice_field("gptjax.model.gpt:BLOCKS", "transformer")
+    """What a layer is: a transformer's attention and feed-forward, or recurrent (lstm, gru)."""
     attention: Choice = choice_field("gptjax.model.attention:ATTENTIONS", "causal")
     """How positions are mixed."""
     positions: Choice = choice_field("gptjax.model.positions:POSITIONS", "learned")
@@ -68,10 +73,30 @@ class ModelConfig:
         assert self.vocab_size is not None
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
+    @property
+    def num_states(self) -> int:
+        """Number of vectors that a layer carries from token to token where it is recurrent, else 0."""
+        return registry.lookup("gptjax.model.gpt:BLOCKS", self.block.name).num_states
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether layers add to a residual stream, rather than each replace what the one before it made."""
+        return self.num_states == 0 or dict(self.block.kwargs)["residual"]
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens that the next one can depend on; a state takes any number, beyond the seq_len of training too."""
+        return UNLIMITED if self.num_states else self.seq_len
+
     def resolve(self) -> "ModelConfig":
-        """Returns the same config with every derived dimension written out; idempotent."""
+        """Returns the same config with every derived dimension and the block's options written out; idempotent.
+
+        Recurrent blocks need no positions.
+        """
         return dataclasses.replace(
             self,
+            block=registry.resolve("gptjax.model.gpt:BLOCKS", self.block),
+            positions=Choice("none") if self.num_states else self.positions,
             num_kv_heads=self.num_kv_heads or self.num_heads,
             d_head=self.d_head or self.d_model // self.num_heads,
             d_ff=self.d_ff or 4 * self.d_model,
@@ -88,7 +113,7 @@ class ModelConfig:
                 problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number or None")
         if problems:
             return problems
-        if self.d_head is None and self.d_model % self.num_heads:
+        if self.d_head is None and self.d_model % self.num_heads and not self.num_states:
             divisors = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
             near = sorted(divisors, key=lambda n: abs(n - self.num_heads))[:3]
             problems.append(
@@ -109,7 +134,8 @@ class ModelConfig:
             value = dict(getattr(self, field).kwargs).pop(option, None)
             if value is not None and not value > 0:
                 problems.append(f"{field}.{option}={value} is not positive; leave it out for the default")
-        if self.positions.name == "rotary" and (d_head := self.d_head or self.d_model // self.num_heads) % 2:
+        d_head = self.d_head or self.d_model // self.num_heads
+        if self.positions.name == "rotary" and d_head % 2 and not self.num_states:
             problems.append(f"positions.name='rotary' turns pairs of channels and d_head={d_head} is odd; make it even")
         for name, valid in (("remat", REMAT_POLICIES), ("dtype", DTYPES), ("norm_placement", NORM_PLACEMENTS)):
             if getattr(self, name) not in valid:

@@ -1,4 +1,6 @@
-"""What every attention in the table owes: the past alone, one segment alone, and one result cached, sharded or plain.
+"""What every attention and every recurrent block in the tables owes.
+
+The past alone, one segment alone, and one result cached, sharded or plain.
 
 Shapes: B batch, T query position (of the whole sequence), D model width, V vocabulary; U and E, T and D of the input.
 """
@@ -14,6 +16,7 @@ import pytest
 from gptjax import manual, model, registry, sharding, zigzag
 from gptjax.model.attention import ATTENTIONS
 from gptjax.model.config import ModelConfig
+from gptjax.model.gpt import BLOCKS
 from gptjax.model.positions import POSITIONS
 from gptjax.registry import Choice
 from tests.params import random_params
@@ -26,12 +29,14 @@ OPTIONS = {
     "grouped_query": ({}, {"num_kv_heads": 2}),
     "multi_query": ({}, {"num_kv_heads": 1}),
 }
+RECURRENT = {name: ({}, {"block": Choice(name)}) for name, block in BLOCKS.items() if block.num_states}
 CASES = [
     (name, option)
     for name, factory in ATTENTIONS.items()
     for option, (kwargs, _) in OPTIONS.items()
     if kwargs.keys() <= registry.options(factory).keys()
-]
+] + [("causal", name) for name in RECURRENT]
+OPTIONS |= RECURRENT
 cases = pytest.mark.parametrize(("name", "option"), CASES)
 B = T = 8
 TOKENS_BT = np.random.default_rng(1).integers(0, 16, (B, T))
@@ -61,7 +66,8 @@ def layout_of(cfg, rules):
         return None
     axes = sharding.axes_of(rules)
     tensor = math.gcd(2, cfg.resolve().num_kv_heads) if "tensor" in axes else 1
-    mesh = sharding.MeshConfig(tensor=tensor, context=2 if "context" in axes else 1)
+    # A state passes through a row in order: the context axis has no part of it.
+    mesh = sharding.MeshConfig(tensor=tensor, context=2 if "context" in axes and not cfg.num_states else 1)
     return sharding.Layout(sharding.make_mesh(mesh), rules)
 
 
@@ -195,7 +201,7 @@ def test_cached_decoding_with_other_positions(positions):
 
 
 @pytest.mark.parametrize("rules", sharding.RULES)
-@cases
+@pytest.mark.parametrize(("name", "option"), [case for case in CASES if case[1] not in RECURRENT])
 def test_sharded_equals_unsharded(name, option, rules):
     """Logits on eight devices are those of one, whatever the layout."""
     cfg = config(name, option)
@@ -222,11 +228,17 @@ def gradients(cfg, rules=None):
     return run(params, TOKENS_BT, ONE_SEGMENT[0], SEGMENT_IDS_BT, weights_BTD), placed
 
 
-@pytest.mark.parametrize("rules", sharding.RULES)
-@pytest.mark.parametrize("name", ATTENTIONS)
-def test_sharded_gradients_equal_unsharded(name, rules):
+SHARDED = [(name, "grouped_query", rules) for name in ATTENTIONS for rules in sharding.RULES] + [
+    pytest.param("causal", name, rules, marks=[pytest.mark.slow] * (rules not in ("fsdp_tp", "fsdp_manual")))
+    for name in RECURRENT
+    for rules in sharding.RULES
+]
+
+
+@pytest.mark.parametrize(("name", "option", "rules"), SHARDED)
+def test_sharded_gradients_equal_unsharded(name, option, rules):
     """So are the gradients, each laid as its parameter."""
-    cfg = config(name, "grouped_query")
+    cfg = config(name, option)
     grads, placed = gradients(cfg, rules)
     assert jax.tree.map(lambda grad: grad.sharding, grads) == placed
     for (path, grad), wanted in zip(
