@@ -194,8 +194,8 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
                 )
         if sizes["context"] > 1 and cfg.model.num_states:
             problems.append(
-                f"mesh.context={sizes['context']} splits sequences, and model.block.name={cfg.model.block.name!r} reads "
-                f"them in order; set mesh.context=1"
+                f"mesh.context={sizes['context']} splits sequences, which model.block.name={cfg.model.block.name!r} "
+                f"reads in order; set mesh.context=1"
             )
         pieces = (2 * sizes["context"] if sizes["context"] > 1 else 1) * cfg.train.loss_chunks
         if cfg.train.loss_chunks > 0 and cfg.model.seq_len % pieces:

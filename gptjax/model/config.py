@@ -91,16 +91,31 @@ class ModelConfig:
     def resolve(self) -> "ModelConfig":
         """Returns the same config with every derived dimension and the block's options written out; idempotent.
 
-        Recurrent blocks need no positions.
+        Recurrent blocks need no positions, and have their norms, if any, before them.
         """
         return dataclasses.replace(
             self,
             block=registry.resolve("gptjax.model.gpt:BLOCKS", self.block),
             positions=Choice("none") if self.num_states else self.positions,
+            norm_placement="pre" if self.num_states else self.norm_placement,
             num_kv_heads=self.num_kv_heads or self.num_heads,
             d_head=self.d_head or self.d_model // self.num_heads,
             d_ff=self.d_ff or 4 * self.d_model,
         )
+
+    def ignored(self) -> list[str]:
+        """Returns, by name, the options that a recurrent block has no use for and that are not at their default."""
+        if not self.num_states:
+            return []
+        unused = {"num_heads", "num_kv_heads", "d_head", "d_ff", "mlp", "attention", "positions", "norm_placement"}
+        if not self.resolve().has_stream:
+            unused |= {"norm"}
+
+        def whole(field: dataclasses.Field, value: object) -> object:
+            return registry.resolve(field.metadata["table"], value) if isinstance(value, Choice) else value
+
+        fields = (field for field in dataclasses.fields(self) if field.name in unused | {"require_kernel"})
+        return [f.name for f in fields if whole(f, getattr(self, f.name)) != whole(f, f.default)]
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this" (empty where the config fits together)."""

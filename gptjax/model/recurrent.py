@@ -8,7 +8,7 @@ Shapes: B batch, T position, D model width, G gates, H state channel (J where th
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -35,10 +35,10 @@ class Recurrent(nn.Module):
     d_hidden: int | None = None
     residual: bool = False
 
-    num_states = 1
+    num_states: ClassVar[int]
     """Number of vectors that a layer's state is made of; the first is its output, and what its gates read."""
-    num_gates = 0
-    open_gate: int | None = None
+    num_gates: ClassVar[int]
+    open_gate: ClassVar[int | None] = None
     """The gate whose bias starts at 1."""
 
     @staticmethod
