@@ -228,8 +228,9 @@ def gradients(cfg, rules=None):
     return run(params, TOKENS_BT, ONE_SEGMENT[0], SEGMENT_IDS_BT, weights_BTD), placed
 
 
+QUICK = (("lstm", "fsdp_tp"), ("gru", "fsdp_manual"))
 SHARDED = [(name, "grouped_query", rules) for name in ATTENTIONS for rules in sharding.RULES] + [
-    pytest.param("causal", name, rules, marks=[pytest.mark.slow] * (rules not in ("fsdp_tp", "fsdp_manual")))
+    pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
     for name in RECURRENT
     for rules in sharding.RULES
 ]

@@ -26,8 +26,6 @@ VARIANTS = {
     "learned": {},
     "rotary_grouped": {"positions": Choice("rotary"), "num_kv_heads": 2},
     "none_window": {"positions": Choice("none"), "attention": Choice("causal", {"window": 4})},
-    "lstm": {"block": Choice("lstm")},
-    "gru_stream": {"block": Choice("gru", {"residual": True, "d_hidden": 24}), "tie_embeddings": False},
     "sinusoidal_padded_untied": {"positions": Choice("sinusoidal"), "vocab_multiple": 64, "tie_embeddings": False},
 }
 
