@@ -145,7 +145,12 @@ class ModelConfig:
             problems.append(f"dropout={self.dropout} is not a probability below 1; 0.1 is usual")
         if not self.init_std > 0:
             problems.append(f"init_std={self.init_std} is not positive; 0.02 is GPT-2's")
-        for field, option in (("attention", "window"), ("positions", "base"), ("norm", "epsilon")):
+        for field, option in (
+            ("attention", "window"),
+            ("positions", "base"),
+            ("norm", "epsilon"),
+            ("block", "d_hidden"),
+        ):
             value = dict(getattr(self, field).kwargs).pop(option, None)
             if value is not None and not value > 0:
                 problems.append(f"{field}.{option}={value} is not positive; leave it out for the default")

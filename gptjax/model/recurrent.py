@@ -137,8 +137,9 @@ def recur(
 ) -> tuple[Array, State]:
     """Advances a state over all positions. Returns y_TBH, the first part of each state, and the last state.
 
-    The gradient for the kernel is one product over all positions, where autodiff would add one at every step: at small
-    batches, to read and write a sum of the kernel's size took most of the time.
+    The gradient for the kernel is one product over all positions, where autodiff would read and write a sum of the
+    kernel's size at every step. On CPUs, an LSTM of 512 channels took 85 instead of 249 ms of processor time for 2 rows
+    of 128 positions, and 314 instead of 421 ms for 16 rows.
     """
     y_TBH, state, _ = _recur(advance, kernel_JGH, x_TBGH, None, state, marks)
     return y_TBH, state
