@@ -197,6 +197,15 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
                 f"mesh.context={sizes['context']} splits sequences, which model.block.name={cfg.model.block.name!r} "
                 f"reads in order; set mesh.context=1"
             )
+        num_ahead = dict(cfg.train.task.kwargs).get("num_ahead", 0)
+        num_seen = dict(cfg.model.head.kwargs).get("num_tokens", 2 if cfg.model.head.name == "multi_token" else 1)
+        if num_ahead >= num_seen:
+            problems.append(
+                f"train.task.num_ahead={num_ahead} is beyond what the head sees; set model.head.name=multi_token and "
+                f"model.head.num_tokens={num_ahead + 1}"
+            )
+        if num_ahead and sizes["context"] > 1:
+            problems.append(f"train.task.num_ahead={num_ahead} needs whole rows; set mesh.context=1")
         pieces = (2 * sizes["context"] if sizes["context"] > 1 else 1) * cfg.train.loss_chunks
         if cfg.train.loss_chunks > 0 and cfg.model.seq_len % pieces:
             problems.append(

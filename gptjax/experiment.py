@@ -11,7 +11,7 @@ from gptjax.config import ExperimentConfig
 from gptjax.data import pipeline
 from gptjax.data.sources import Corpus, load_corpus
 from gptjax.data.tokenizer import Tokenizer
-from gptjax.model import accounting, kernels
+from gptjax.model import accounting, attention
 from gptjax.model.config import ModelConfig
 from gptjax.program import Program, build_program
 from gptjax.sharding import in_words
@@ -97,7 +97,7 @@ def _mixing(experiment: Experiment) -> str:
     """Says what brings positions together, and what was set for nothing."""
     cfg, layout = experiment.model, experiment.layout
     if not cfg.num_states:
-        kernel, why = kernels.choose(cfg, layout.platform, cfg.seq_len // layout.parts("act_seq"))
+        kernel, why = attention.kernel(cfg, layout.platform, cfg.seq_len // layout.parts("act_seq"))
         return f"kernel    {kernel} for attention ({why})"
     ignored = ", ".join(f"model.{name}" for name in experiment.cfg.model.ignored())
     return f"block     {cfg.block.name}, without attention" + (f"; it ignores {ignored}" if ignored else "")

@@ -121,6 +121,13 @@ def total(x: Any) -> Any:
     return jax.lax.psum(x, (*current.axes("act_batch"), *current.axes("act_seq")))
 
 
+def row_total(x: Any) -> Any:
+    """Sums over the devices that hold the parts of the same rows."""
+    current = layout()
+    axes = () if current is None else current.axes("act_seq")
+    return jax.lax.psum(x, axes) if axes else x
+
+
 def own_key(key: Array) -> Array:
     """Returns another random key on each device that holds different data: by hand, devices draw each for itself."""
     current = layout()

@@ -25,13 +25,16 @@ AXES = ("replica", "fsdp", "expert", "context", "tensor")
 WEIGHT_NAMES = frozenset({"vocab", "embed", "q_heads", "kv_heads", "head_dim", "ff", "experts", "layers"})
 ACTIVATION_NAMES = frozenset(
     {"act_batch", "act_seq", "act_stream_seq", "act_embed", "act_q_heads", "act_kv_heads", "act_ff", "act_vocab"}
-    | {"act_experts"}
+    | {"act_experts", "act_expert_batch"}
 )
 LOGICAL_NAMES = WEIGHT_NAMES | ACTIVATION_NAMES
 
 _DATA = ("replica", "fsdp", "expert")  # the batch is split over every axis that is not a model axis
 _TENSOR_WEIGHTS = {"vocab": "tensor", "q_heads": "tensor", "kv_heads": "tensor", "ff": "tensor", "experts": "expert"}
-_TENSOR_ACTIVATIONS = {"act_q_heads": "tensor", "act_kv_heads": "tensor", "act_ff": "tensor", "act_vocab": "tensor"}
+_TENSOR_ACTIVATIONS = {
+    **{"act_q_heads": "tensor", "act_kv_heads": "tensor", "act_ff": "tensor", "act_vocab": "tensor"},
+    **{"act_experts": "expert", "act_expert_batch": ("replica", "fsdp")},  # at the experts, batches go over the rest
+}
 
 Rules = Mapping[str, str | tuple[str, ...]]
 

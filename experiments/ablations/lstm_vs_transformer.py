@@ -14,10 +14,13 @@ import itertools
 
 from experiments import base
 
+# Without norms, an embedding of standard deviation 0.02 leaves little to the second layer: after 100 steps an LSTM was
+# at 3.22 nats a byte instead of 2.82.
+RECURRENT = {"model.num_layers": 2, "model.init_std": 0.1}
 ARCHITECTURES = {
     "transformer": {"model.block.name": "transformer", "model.num_layers": 4, "model.d_model": 128},
-    "lstm": {"model.block.name": "lstm", "model.num_layers": 2, "model.d_model": 222},
-    "gru": {"model.block.name": "gru", "model.num_layers": 2, "model.d_model": 256},
+    "lstm": {"model.block.name": "lstm", "model.d_model": 222, **RECURRENT},
+    "gru": {"model.block.name": "gru", "model.d_model": 256, **RECURRENT},
 }
 SEEDS = (0, 1, 2)
 

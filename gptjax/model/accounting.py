@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 import jax
 
+from gptjax import registry
 from gptjax.model.config import ModelConfig
 from gptjax.model.gpt import logical_axes, param_shapes
+from gptjax.model.heads import HEADS
+from gptjax.model.mlp import MLPS
 
 FLOPS_CONVENTION = (
     "2 flops per multiply-add of every matrix product (6 per weight and token with the backward pass, the output "
@@ -52,15 +55,24 @@ def flops_per_token(cfg: ModelConfig, seq_len: int | None = None) -> int:
     """Returns the training flops (forward and backward) of one token in a sequence of seq_len (default: the config's).
 
     The convention is FLOPS_CONVENTION. What a causal mask hides is counted, though most of it is not
-    computed; so is everything outside a sliding window; so are the columns that pad the vocabulary.
+    computed; so is everything outside a sliding window; so are the columns that pad the vocabulary. Of experts those
+    that a token is sent to are counted.
     """
     cfg = cfg.resolve()
     assert cfg.d_head is not None
     T = seq_len or cfg.seq_len
-    weights = sum(row.count for row in parameter_table(cfg) if row.path.endswith("kernel"))
-    if cfg.tie_embeddings:
-        weights += cfg.padded_vocab_size * cfg.d_model
+    weights = sum(row.count * _used(cfg, row) for row in parameter_table(cfg) if row.path.endswith("kernel"))
+    num_readings = registry.resolve(HEADS, cfg.head).kwargs["num_tokens"] - (not cfg.tie_embeddings)
+    weights += num_readings * cfg.padded_vocab_size * cfg.d_model
     scores_and_mixing = 2 * T * cfg.num_heads * cfg.d_head * cfg.num_layers  # multiply-adds, forward
     if cfg.num_states:
         scores_and_mixing = 0
-    return 6 * (weights + scores_and_mixing)
+    return round(6 * (weights + scores_and_mixing))
+
+
+def _used(cfg: ModelConfig, row: Parameter) -> float:
+    """Returns the part of a parameter that a token goes through: of experts, those that it is sent to."""
+    if "/experts/" not in row.path:
+        return 1
+    options = registry.resolve(MLPS, cfg.mlp).kwargs
+    return options["top_k"] / options["num_experts"]

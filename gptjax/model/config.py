@@ -1,6 +1,7 @@
 """The shape of a model: one frozen dataclass, its derived dimensions and its consistency. Knows no jax, no flax."""
 
 import dataclasses
+import math
 
 from gptjax import registry
 from gptjax.registry import Choice, choice_field
@@ -8,7 +9,16 @@ from gptjax.registry import Choice, choice_field
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
 KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
-NORM_PLACEMENTS = ("pre", "post")
+ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn")
+POSITIVE_OPTIONS = {
+    "block": ("d_hidden",),
+    "attention": ("window", "soft_cap"),
+    "positions": ("base", "factor", "trained_len", "num_buckets", "max_distance"),
+    "norm": ("epsilon",),
+    "mlp": ("num_experts", "top_k", "d_expert", "capacity_factor"),
+    "head": ("num_tokens",),
+}
+NORM_PLACEMENTS = ("pre", "post", "sandwich")
 UNLIMITED = 2**31 - 1
 """As many tokens as an int32 can count: the context of a model without slots or positions to run out of."""
 
@@ -40,9 +50,9 @@ class ModelConfig:
     positions: Choice = choice_field("gptjax.model.positions:POSITIONS", "learned")
     """How a token knows where it stands."""
     norm: Choice = choice_field("gptjax.model.layers:NORMS", "layernorm")
-    """Normalisation before (or after) every sub-layer and at the end."""
+    """Normalisation of every sub-layer and, unless it comes after them, at the end."""
     norm_placement: str = "pre"
-    """pre (GPT-2) or post (GPT-1, Vaswani et al. 2017)."""
+    """pre (GPT-2), post (GPT-1, Vaswani et al. 2017) or sandwich: both, on each sub-layer (arXiv 2105.13290)."""
     mlp: Choice = choice_field("gptjax.model.mlp:MLPS", "gelu")
     """The position-wise feed-forward layer."""
     use_bias: bool = True
@@ -51,10 +61,20 @@ class ModelConfig:
     """What reads the features at the top; the task says which one it needs."""
     tie_embeddings: bool = True
     """The output projection is the token embedding, transposed."""
+    attention_scale: float | None = None
+    """What the product of query and key is multiplied by; None is 1 / sqrt(d_head), and 8 / d_head with muP."""
+    embedding_scale: float = 1.0
+    """What token embeddings are multiplied by; Gemma's is sqrt(d_model)."""
+    residual_scale: float = 1.0
+    """What each sub-layer's output is multiplied by before it is added to the residual stream."""
+    logit_scale: float = 1.0
+    """What the logits are multiplied by, over d_model / mup_base_width with muP."""
     dropout: float = 0.0
     """Dropout probability on embeddings and on each sub-layer's output."""
     init_std: float = 0.02
     """Standard deviation of initial weights; projections into the residual stream divide it by sqrt(2 num_layers)."""
+    mup_base_width: int | None = None
+    """Parametrises for widths to share their hyper-parameters, meant for this width (muP); None is the usual way."""
     vocab_multiple: int = 128
     """The embedding is padded to a multiple of this, to divide over any usual mesh; padded logits are masked."""
     dtype: str = "float32"
@@ -88,6 +108,22 @@ class ModelConfig:
         """Most tokens that the next one can depend on; a state takes any number, beyond the seq_len of training too."""
         return UNLIMITED if self.num_states else self.seq_len
 
+    @property
+    def width_multiplier(self) -> float:
+        """How many times wider than the width that hyper-parameters are meant for; 1 without muP (arXiv 2203.03466)."""
+        return 1.0 if self.mup_base_width is None else self.d_model / self.mup_base_width
+
+    @property
+    def score_scale(self) -> float:
+        """What the product of query and key is multiplied by."""
+        d_head = self.d_head or self.d_model // self.num_heads
+        return self.attention_scale or (1 / math.sqrt(d_head) if self.mup_base_width is None else 8 / d_head)
+
+    @property
+    def hidden_std(self) -> float:
+        """Standard deviation of the initial weights of matrices inside the blocks, whose inputs are d_model wide."""
+        return self.init_std / math.sqrt(self.width_multiplier)
+
     def resolve(self) -> "ModelConfig":
         """Returns the same config with every derived dimension and the block's options written out; idempotent.
 
@@ -107,14 +143,16 @@ class ModelConfig:
         """Returns, by name, the options that a recurrent block has no use for and that are not at their default."""
         if not self.num_states:
             return []
-        unused = {"num_heads", "num_kv_heads", "d_head", "d_ff", "mlp", "attention", "positions", "norm_placement"}
+        unused = {"num_heads", "num_kv_heads", "d_head", "d_ff", "mlp", "attention", "attention_scale", "positions"}
         if not self.resolve().has_stream:
-            unused |= {"norm"}
+            unused |= {"norm", "residual_scale"}
 
         def whole(field: dataclasses.Field, value: object) -> object:
             return registry.resolve(field.metadata["table"], value) if isinstance(value, Choice) else value
 
-        fields = (field for field in dataclasses.fields(self) if field.name in unused | {"require_kernel"})
+        fields = (
+            field for field in dataclasses.fields(self) if field.name in unused | {"norm_placement", "require_kernel"}
+        )
         return [f.name for f in fields if whole(f, getattr(self, f.name)) != whole(f, f.default)]
 
     def validate(self) -> list[str]:
@@ -123,7 +161,7 @@ class ModelConfig:
         for name in ("d_model", "num_layers", "num_heads", "seq_len", "vocab_multiple"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number")
-        for name in ("vocab_size", "num_kv_heads", "d_head", "d_ff"):
+        for name in ("vocab_size", "num_kv_heads", "d_head", "d_ff", "mup_base_width"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number or None")
         if problems:
@@ -141,25 +179,50 @@ class ModelConfig:
                 f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}; "
                 f"try one of {', '.join(map(str, divisors))}"
             )
+        for name in ("attention_scale", "embedding_scale", "residual_scale", "logit_scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                problems.append(f"{name}={value} is not positive; leave it out for the default")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout={self.dropout} is not a probability below 1; 0.1 is usual")
         if not self.init_std > 0:
             problems.append(f"init_std={self.init_std} is not positive; 0.02 is GPT-2's")
-        for field, option in (
-            ("attention", "window"),
-            ("positions", "base"),
-            ("norm", "epsilon"),
-            ("block", "d_hidden"),
-        ):
-            value = dict(getattr(self, field).kwargs).pop(option, None)
-            if value is not None and not value > 0:
-                problems.append(f"{field}.{option}={value} is not positive; leave it out for the default")
-        d_head = self.d_head or self.d_model // self.num_heads
-        if self.positions.name == "rotary" and d_head % 2 and not self.num_states:
-            problems.append(f"positions.name='rotary' turns pairs of channels and d_head={d_head} is odd; make it even")
+        for field, options in POSITIVE_OPTIONS.items():
+            kwargs = dict(getattr(self, field).kwargs)
+            for option in options:
+                value = kwargs.pop(option, None)
+                if value is not None and not value > 0:
+                    problems.append(f"{field}.{option}={value} is not positive; leave it out for the default")
+        if (variant_problems := self._variant_problems()) and not self.num_states:
+            problems += variant_problems
         for name, valid in (("remat", REMAT_POLICIES), ("dtype", DTYPES), ("norm_placement", NORM_PLACEMENTS)):
             if getattr(self, name) not in valid:
                 problems.append(f"{name}={getattr(self, name)!r} is unknown; valid: {', '.join(valid)}")
         if self.require_kernel not in (None, *KERNELS):
             problems.append(f"require_kernel={self.require_kernel!r} is unknown; valid: {', '.join(KERNELS)}, or None")
+        return problems
+
+    def _variant_problems(self) -> list[str]:
+        """Returns what the options of variants lack, or have too much of, beside each other."""
+        problems = []
+        attention, positions, mlp = (dict(choice.kwargs) for choice in (self.attention, self.positions, self.mlp))
+        d_head = self.d_head or self.d_model // self.num_heads
+        if self.positions.name == "rotary":
+            turned = int(d_head * positions.get("fraction", 1.0))
+            if turned % 2 or not 0 < turned <= d_head:
+                problems.append(
+                    f"positions.name='rotary' turns pairs of channels and {turned} of d_head={d_head} are not pairs; "
+                    f"change d_head or positions.fraction"
+                )
+            if (scaling := positions.get("scaling", "none")) not in ROTARY_SCALINGS:
+                problems.append(f"positions.scaling={scaling!r} is unknown; valid: {', '.join(ROTARY_SCALINGS)}")
+        if self.attention.name == "differential" and d_head % 4:
+            problems.append(
+                f"attention.name='differential' halves pairs of channels and d_head={d_head} is no multiple of 4"
+            )
+        pattern = attention.get("pattern", "L")
+        if not pattern or set(pattern) - {"L", "G"}:
+            problems.append(f"attention.pattern={pattern!r} is not made of L (local) and G (global), as in LLLG")
+        if self.mlp.name == "moe" and mlp.get("top_k", 2) > mlp.get("num_experts", 8):
+            problems.append(f"mlp.top_k={mlp['top_k']} is more than mlp.num_experts={mlp.get('num_experts', 8)}")
         return problems

@@ -59,17 +59,32 @@ class Block(nn.Module):
             y_BTD, cache = registry.build(ATTENTIONS, cfg.attention, cfg, name="attention")(x_BTD, context, cache)
             return y_BTD
 
+        aux = {}
+
+        def feed_forward(x_BTD):
+            nonlocal aux
+            y_BTD, aux = registry.build(MLPS, cfg.mlp, cfg, name="mlp")(x_BTD)
+            return y_BTD
+
         x_BTD = self._residual(x_BTD, mix, "attention")
-        x_BTD = self._residual(x_BTD, registry.build(MLPS, cfg.mlp, cfg, name="mlp"), "mlp")
-        return (x_BTD, cache), {}
+        x_BTD = self._residual(x_BTD, feed_forward, "mlp")
+        return (x_BTD, cache), aux
 
     def _residual(self, x_BTD, sub_layer, name):
-        """Adds a sub-layer to the stream, its norm before it or after the sum."""
-        norm = registry.build(NORMS, self.cfg.norm, "embed", name=f"{name}_norm")
-        y_BTD = sub_layer(norm(x_BTD) if self.cfg.norm_placement == "pre" else x_BTD)
-        x_BTD = x_BTD + Dropout(self.cfg.dropout, name=f"{name}_dropout")(y_BTD)
+        """Adds a sub-layer to the stream, with a norm before it, after it, or of the sum."""
+        cfg = self.cfg
+
+        def norm(x_BTD, name):
+            return registry.build(NORMS, cfg.norm, "embed", name=name)(x_BTD)
+
+        y_BTD = sub_layer(x_BTD if cfg.norm_placement == "post" else norm(x_BTD, f"{name}_norm"))
+        if cfg.norm_placement == "sandwich":
+            y_BTD = norm(y_BTD, f"{name}_output_norm")
+        if cfg.residual_scale != 1:
+            y_BTD = y_BTD * cfg.residual_scale
+        x_BTD = x_BTD + Dropout(cfg.dropout, name=f"{name}_dropout")(y_BTD)
         x_BTD = constrain(x_BTD, "act_batch", "act_stream_seq", "act_embed")
-        return x_BTD if self.cfg.norm_placement == "pre" else norm(x_BTD)
+        return norm(x_BTD, f"{name}_norm") if cfg.norm_placement == "post" else x_BTD
 
 
 BLOCKS = {
@@ -89,6 +104,8 @@ class Decoder(nn.Module):
         """Returns x_BTD in the compute dtype, the cache and the auxiliary sums over all blocks."""
         cfg = self.cfg
         x_BTD = Embedding(cfg, cfg.padded_vocab_size, ("vocab", "embed"), name="tokens")(tokens_BT)
+        if cfg.embedding_scale != 1:
+            x_BTD = x_BTD * cfg.embedding_scale
         encoding = registry.build(POSITIONS, cfg.positions, cfg, name="positions")(positions_BT)
         if encoding.added_BTD is not None:
             x_BTD = x_BTD + encoding.added_BTD
@@ -97,7 +114,7 @@ class Decoder(nn.Module):
         layers_N = jnp.arange(cfg.num_layers)
         context = Context(positions_BT, segment_ids_BT, encoding._replace(added_BTD=None), layers_N[0])
         (x_BTD, cache), aux_N = stack(cfg)(cfg, name="blocks", **cfg.block.kwargs)((x_BTD, cache), layers_N, context)
-        if cfg.has_stream and cfg.norm_placement == "pre":
+        if cfg.has_stream and cfg.norm_placement != "post":
             x_BTD = registry.build(NORMS, cfg.norm, "embed", name="final_norm")(x_BTD)
         return x_BTD, cache, jax.tree.map(lambda x_N: jnp.sum(x_N, axis=0), aux_N)
 
@@ -215,12 +232,15 @@ def head_params(cfg: ModelConfig, params: Params, x_BTD: Array) -> tuple[Params,
     return jax.tree.map(whole, head, axes), x_BTD
 
 
-def unembed(cfg: ModelConfig, params: Params, x_BTD: Array) -> Array:
-    """Returns the head's logits_BTV in float32; V is the padded vocabulary, its padding masked with the least float."""
+def unembed(cfg: ModelConfig, params: Params, x_BTD: Array, ahead: int = 0) -> Array:
+    """Returns the head's logits_BTV in float32; V is the padded vocabulary, its padding masked with the least float.
+
+    They are of the token `ahead` places after the next, for heads that see as far.
+    """
     cfg = cfg.resolve()
     variables = {"params": params["head"]} if "head" in params else {}
     embedding_VD = params["tokens"]["embedding"] if cfg.tie_embeddings else None
-    return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, embedding_VD)
+    return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, embedding_VD, ahead)
 
 
 def apply(

@@ -68,23 +68,54 @@ class Visible(NamedTuple):
         keys_BS = jax.lax.dynamic_slice_in_dim(self.key_segments_BS, first_key, num_keys, 1)
         return mask_BTS & (self.query_segments_BT[:, :, None] == keys_BS[:, None])
 
+    def distances_BTS(self) -> Array:
+        """Returns how far behind its query each key lies, 0 where it lies ahead; B is 1 where rows do not differ."""
+        distances = self.places[..., :, None] - jnp.arange(self.num_keys)
+        return jnp.maximum(distances, 0).reshape(-1, *distances.shape[-2:])
+
+    def cut(self, start: int, stop: int) -> "Visible":
+        """Returns the same for the queries from start to stop, in order, and the keys before stop."""
+        queries, keys = self.query_segments_BT, self.key_segments_BS
+        return self._replace(
+            places=self.places[start:stop],
+            num_keys=stop,
+            query_segments_BT=None if queries is None else queries[:, start:stop],
+            key_segments_BS=None if keys is None else keys[:, :stop],
+            in_order=False,
+        )
+
 
 # ---- plain XLA
 
 
-def attend(q_BTHC: Array, k_BSKC: Array, v_BSKC: Array, mask_BTS: Array) -> Array:
+def attend(
+    q_BTHC: Array,
+    k_BSKC: Array,
+    v_BSKC: Array,
+    mask_BTS: Array,
+    bias_BHTS: Array | None = None,
+    sink_H: Array | None = None,
+    soft_cap: float | None = None,
+) -> Array:
     """Softmax attention, scores and weights in float32; H is a multiple of K. Returns y_BTHC in the dtype of v.
 
-    A query that sees no key at all gets the mean of the values rather than NaN.
+    Scores are bounded by `soft_cap` x tanh(score / `soft_cap`), and then biased. A sink is the score of one more key,
+    which has no value. A query that sees no key at all gets the mean of the values rather than NaN.
     """
     T = q_BTHC.shape[1]
-    scores_BKMS, v_BKSC = _scores(q_BTHC, k_BSKC, mask_BTS), v_BSKC.swapaxes(1, 2)
-    weights_BKMS = jax.nn.softmax(scores_BKMS, axis=-1).astype(v_BSKC.dtype)
-    y_BKMC = jnp.einsum("BKMS,BKSC->BKMC", weights_BKMS, v_BKSC)
+    scores_BKMS = _scores(q_BTHC, k_BSKC, mask_BTS, bias_BHTS, soft_cap)
+    if sink_H is None:
+        weights_BKMS = jax.nn.softmax(scores_BKMS, axis=-1)
+    else:
+        B, K, M, S = scores_BKMS.shape
+        sink_KM = jnp.repeat(sink_H.reshape(K, -1), T, axis=1).astype(scores_BKMS.dtype)
+        sink_BKM1 = jnp.broadcast_to(sink_KM[..., None], (B, K, M, 1))
+        weights_BKMS = jax.nn.softmax(jnp.concatenate([scores_BKMS, sink_BKM1], axis=-1), axis=-1)[..., :S]
+    y_BKMC = jnp.einsum("BKMS,BKSC->BKMC", weights_BKMS.astype(v_BSKC.dtype), v_BSKC.swapaxes(1, 2))
     return _heads_last(y_BKMC, T)
 
 
-def _scores(q_BTHC, k_BSKC, mask_BTS):
+def _scores(q_BTHC, k_BSKC, mask_BTS, bias_BHTS=None, soft_cap=None):
     """Returns the masked scores, in float32 or wider; M counts the queries of a group, G x T."""
     B, T, H, C = q_BTHC.shape
     K = k_BSKC.shape[2]
@@ -93,9 +124,13 @@ def _scores(q_BTHC, k_BSKC, mask_BTS):
     q_BKMC = (q_BTHC * C**-0.5).reshape(B, T, K, G, C).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, C)
     dtype = jnp.promote_types(q_BTHC.dtype, jnp.float32)
     scores_BKMS = jnp.einsum("BKMC,BKSC->BKMS", q_BKMC, k_BSKC.swapaxes(1, 2), preferred_element_type=dtype)
+    if soft_cap is not None:
+        scores_BKMS = soft_cap * jnp.tanh(scores_BKMS / soft_cap)
     # Added, not selected: the gradient then passes the mask by.
-    bias_BTS = jnp.where(mask_BTS, 0, jnp.finfo(dtype).min / 2).astype(dtype)
-    return (scores_BKMS.reshape(B, K, G, T, -1) + bias_BTS[:, None, None]).reshape(scores_BKMS.shape)
+    bias_BKGTS = jnp.where(mask_BTS, 0, jnp.finfo(dtype).min / 2).astype(dtype)[:, None, None]
+    if bias_BHTS is not None:
+        bias_BKGTS = bias_BKGTS + bias_BHTS.reshape(-1, K, G, *bias_BHTS.shape[2:])
+    return (scores_BKMS.reshape(B, K, G, T, -1) + bias_BKGTS).reshape(scores_BKMS.shape)
 
 
 def _heads_last(y_BKMC, T):
@@ -104,7 +139,7 @@ def _heads_last(y_BKMC, T):
 
 
 def in_chunks(
-    mix: Callable, q_BTHC: Array, k_BSKC: Array, v_BSKC: Array, mask_BTS: Array, num_chunks: int = 4
+    mix: Callable, q_BTHC: Array, k_BSKC: Array, v_BSKC: Array, visible: Visible, num_chunks: int = 4
 ) -> Array:
     """Mixes the queries in equal chunks, each with the keys up to its end; keys are the queries' own tokens, in order.
 
@@ -113,12 +148,11 @@ def in_chunks(
     """
     T = q_BTHC.shape[1]
     if T % num_chunks:
-        return mix(q_BTHC, k_BSKC, v_BSKC, mask_BTS)
+        return mix(q_BTHC, k_BSKC, v_BSKC, visible)
     size = T // num_chunks
     ends = range(size, T + 1, size)
     return jnp.concatenate(
-        [mix(q_BTHC[:, e - size : e], k_BSKC[:, :e], v_BSKC[:, :e], mask_BTS[:, e - size : e, :e]) for e in ends],
-        axis=1,
+        [mix(q_BTHC[:, e - size : e], k_BSKC[:, :e], v_BSKC[:, :e], visible.cut(e - size, e)) for e in ends], axis=1
     )
 
 
@@ -169,7 +203,7 @@ def in_blocks(q_BTHC: Array, k_BSKC: Array, v_BSKC: Array, visible: Visible, siz
 def xla(q_BTHC: Array, k_BSKC: Array, v_BSKC: Array, visible: Visible) -> Array:
     """Runs anywhere: chunks of queries where they are in order, else each half of them with blocks of keys."""
     if visible.in_order:
-        return in_chunks(attend, q_BTHC, k_BSKC, v_BSKC, visible.mask_BTS())
+        return in_chunks(lambda q, k, v, seen: attend(q, k, v, seen.mask_BTS()), q_BTHC, k_BSKC, v_BSKC, visible)
     T, halves = q_BTHC.shape[1], []
     for part in (slice(0, T // 2), slice(T // 2, T)):
         segments_BT = None if visible.query_segments_BT is None else visible.query_segments_BT[:, part]
@@ -238,16 +272,17 @@ FASTEST = {"tpu": "splash", "cuda": "cudnn"}
 """The kernel that a platform has for itself; all others, and whatever does not fit it, take plain XLA."""
 
 
-def choose(cfg: ModelConfig, platform: str, length: int) -> tuple[str, str]:
+def choose(cfg: ModelConfig, platform: str, length: int, obstacle: str | None = None) -> tuple[str, str]:
     """Returns the kernel for `length` positions a device on a platform, and the reason in words.
 
-    Raises UserError where `require_kernel` names another.
+    An obstacle says why plain XLA alone will do. Raises UserError where `require_kernel` names another.
     """
     cfg = cfg.resolve()
     assert cfg.d_head is not None
     name, wanted = FASTEST.get(platform, "xla"), cfg.require_kernel
-    obstacle = None
-    if name == "splash" and length % 128:
+    if obstacle is not None:
+        pass
+    elif name == "splash" and length % 128:
         obstacle = f"splash takes multiples of 128 positions a device, not {length}"
     elif name == "cudnn" and cfg.dtype != "bfloat16":
         obstacle = f"cudnn takes bfloat16, not {cfg.dtype}"
@@ -263,43 +298,47 @@ def choose(cfg: ModelConfig, platform: str, length: int) -> tuple[str, str]:
 
 
 def mix(
-    cfg: ModelConfig,
+    kernel: Callable,
     q_BTHC: Array,
     k_BTKC: Array,
     v_BTKC: Array,
     segment_ids_BT: Array | None,
     window: int | None,
-    kernel: Callable | None = None,
+    by_head: Mapping[str, Array],
 ) -> Array:
     """Returns each query's mixture of the values before it, on whatever mesh is in use; y_BTHC in the dtype of v.
 
-    Where the rows are split over devices, these hold their positions in zig-zag order, and gather all keys and values.
-    Without a kernel of the caller's, that of the platform is chosen.
+    The kernel takes q_BTHC, k_BSKC, v_BSKC, which keys are visible, and by name what else each head has, its first dim
+    the heads. Where the rows are split over devices, these hold their positions in zig-zag order, and gather all keys
+    and values.
     """
     layout = sharding.in_use()
     axes = () if layout is None else layout.axes("act_seq")
     parts = 1 if layout is None else layout.parts("act_seq")
-    in_parts = layout is not None and layout.is_manual
-    if kernel is None:
-        kernel = KERNELS[choose(cfg, sharding.platform(), q_BTHC.shape[1] // (1 if in_parts else parts))[0]]
 
-    def local(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT):
+    def local(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, by_head):
         T = q_BTHC.shape[1]
         if parts == 1:
-            return kernel(q_BTHC, k_BTKC, v_BTKC, Visible.whole(segment_ids_BT, T, window))
+            return kernel(q_BTHC, k_BTKC, v_BTKC, Visible.whole(segment_ids_BT, T, window), **by_head)
         k_BSKC, v_BSKC, segment_ids_BS = jax.tree.map(
             lambda x: zigzag.gathered(jax.lax.all_gather(x, axes, axis=1, tiled=True), parts),
             (k_BTKC, v_BTKC, segment_ids_BT),
         )
         segments = segment_ids_BT, segment_ids_BS
         visible = Visible.part(segments, jax.lax.axis_index(axes), parts * T, parts, window)
-        return kernel(q_BTHC, k_BSKC, v_BSKC, visible)
+        return kernel(q_BTHC, k_BSKC, v_BSKC, visible, **by_head)
 
-    arguments = (q_BTHC, k_BTKC, v_BTKC, segment_ids_BT)
+    arguments = (q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, dict(by_head))
     if layout is None or layout.is_manual or (kernel not in (splash, cudnn) and parts == 1):
         return local(*arguments)
     queries, keys = (layout.spec(("act_batch", "act_seq", heads, None)) for heads in ("act_q_heads", "act_kv_heads"))
-    ids = layout.spec(("act_batch", "act_seq"))
+    ids, heads = layout.spec(("act_batch", "act_seq")), layout.spec(("act_q_heads",))
     return jax.shard_map(
-        local, mesh=layout.mesh, in_specs=(queries, keys, keys, ids), out_specs=queries, check_vma=False
+        local, mesh=layout.mesh, in_specs=(queries, keys, keys, ids, heads), out_specs=queries, check_vma=False
     )(*arguments)
+
+
+def positions_per_device(length: int) -> int:
+    """Returns how many of a row's positions a device holds; by hand, `length` is its part already."""
+    layout = sharding.in_use()
+    return length if layout is None or layout.is_manual else length // layout.parts("act_seq")

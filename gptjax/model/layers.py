@@ -69,7 +69,7 @@ class Projection(nn.Module):
         """Multiplies, then adds the bias where the config has one."""
         dims = x.shape[-self.num_inputs :]
         dtype = jnp.dtype(self.cfg.dtype)
-        initializer = nn.initializers.normal(self.cfg.init_std / math.sqrt(self.depth))
+        initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(self.depth))
         kernel = self.param("kernel", named(initializer, self.names), (*dims, *self.features))
         contract = (tuple(range(x.ndim - self.num_inputs, x.ndim)), tuple(range(self.num_inputs)))
         y = jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contract, ((), ())))
@@ -92,6 +92,19 @@ class Embedding(nn.Module):
         shape = (self.num_rows, manual.local_size(self.cfg.d_model, self.names[1]))
         table_VD = self.param("embedding", named(nn.initializers.normal(self.cfg.init_std), self.names), shape)
         return manual.lookup(table_VD, ids_BT, self.cfg.dtype)
+
+
+class Vector(nn.Module):
+    """Learned numbers that nothing is multiplied by on their way in: () -> x of the given shape, in float32."""
+
+    shape: tuple[int, ...]
+    names: Names
+    init_std: float = 0.0
+
+    @nn.compact
+    def __call__(self):
+        """Returns the numbers."""
+        return self.param("bias", named(nn.initializers.normal(self.init_std), self.names), self.shape)
 
 
 class Dropout(nn.Module):

@@ -8,14 +8,16 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from gptjax.model.config import ModelConfig
 from gptjax.model.layers import Projection, widen
+from gptjax.model.moe import MixtureOfExperts
 from gptjax.sharding import constrain
 
 
 class FeedForward(nn.Module):
-    """down(f(up x)), or down(f(gate x) * up x) where gated; f works in float32. x_BTD -> y_BTD."""
+    """down(f(up x)), or down(f(gate x) * up x) where gated; f works in float32. x_BTD -> y_BTD, no auxiliary sums."""
 
     cfg: ModelConfig
     activation: Callable
@@ -31,7 +33,7 @@ class FeedForward(nn.Module):
         else:
             hidden_BTF = _bend(self.activation, self._project(x_BTD, "up"))
         names = ("ff", "embed")
-        return Projection(cfg, (cfg.d_model,), names, depth=2 * cfg.num_layers, name="down")(hidden_BTF)
+        return Projection(cfg, (cfg.d_model,), names, depth=2 * cfg.num_layers, name="down")(hidden_BTF), {}
 
     def _project(self, x_BTD, name):
         y_BTF = Projection(self.cfg, (self.cfg.d_ff,), ("embed", "ff"), name=name)(x_BTD)
@@ -62,6 +64,11 @@ def relu(cfg: ModelConfig, *, name: str) -> FeedForward:
     return FeedForward(cfg, jax.nn.relu, name=name)
 
 
+def relu2(cfg: ModelConfig, *, name: str) -> FeedForward:
+    """max(0, x)^2 (Primer, So et al. 2021, arXiv 2109.08668)."""
+    return FeedForward(cfg, lambda x: jnp.square(jax.nn.relu(x)), name=name)
+
+
 def gelu(cfg: ModelConfig, *, name: str) -> FeedForward:
     """x times the normal distribution function at x, in GPT-2's tanh form (arXiv 1606.08415)."""
     return FeedForward(cfg, partial(jax.nn.gelu, approximate=True), name=name)
@@ -72,8 +79,16 @@ def swiglu(cfg: ModelConfig, *, name: str) -> FeedForward:
     return FeedForward(cfg, jax.nn.silu, gated=True, name=name)
 
 
+def geglu(cfg: ModelConfig, *, name: str) -> FeedForward:
+    """A gate of gelu, likewise."""
+    return FeedForward(cfg, partial(jax.nn.gelu, approximate=True), gated=True, name=name)
+
+
 MLPS = {
     "relu": relu,
+    "relu2": relu2,
     "gelu": gelu,
     "swiglu": swiglu,
+    "geglu": geglu,
+    "moe": MixtureOfExperts,
 }

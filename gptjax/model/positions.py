@@ -1,17 +1,22 @@
-"""How a token knows where it stands. A scheme adds vectors to the embeddings or turns queries and keys, once a model.
+"""How a token knows where it stands. A scheme adds vectors to the embeddings, turns queries and keys, or adds to their
+products by distance: computed once a model.
 
 Knows nothing of attention's masks: order and distance are its concern only as numbers.
 
-Shapes: B batch, T position, D model width, H heads (of queries or of keys), C head channels, R = C / 2.
+Shapes: B batch, T position, D model width, H heads (of queries or of keys), C head channels, R pairs of channels that
+are turned, L distance from query to key.
 """
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
+from gptjax import manual
 from gptjax.model.config import ModelConfig
-from gptjax.model.layers import Embedding
+from gptjax.model.layers import Embedding, named
 from gptjax.types import Array
 
 
@@ -24,15 +29,19 @@ class Encoding(NamedTuple):
     """Cosines of the angles by which channel pairs are turned, float32."""
     sin_BTR: Array | None = None
     """Sines of the same."""
+    bias_HL: Array | None = None
+    """Added to the scores of each head by the distance of the key, float32; the last also for all that are farther."""
 
     def rotate(self, x_BTHC: Array) -> Array:
         """Turns queries or keys in float32 and returns the dtype of x; the identity for schemes without angles."""
         if self.cos_BTR is None or self.sin_BTR is None:
             return x_BTHC
         cos_BT1R, sin_BT1R = self.cos_BTR[:, :, None], self.sin_BTR[:, :, None]
-        a_BTHR, b_BTHR = jnp.split(x_BTHC.astype(cos_BT1R.dtype), 2, axis=-1)
-        turned_BTHC = [a_BTHR * cos_BT1R - b_BTHR * sin_BT1R, b_BTHR * cos_BT1R + a_BTHR * sin_BT1R]
-        return jnp.concatenate(turned_BTHC, axis=-1).astype(x_BTHC.dtype)
+        R = cos_BT1R.shape[-1]
+        still_BTHC = x_BTHC[..., 2 * R :]
+        a_BTHR, b_BTHR = jnp.split(x_BTHC[..., : 2 * R].astype(cos_BT1R.dtype), 2, axis=-1)
+        turned = [a_BTHR * cos_BT1R - b_BTHR * sin_BT1R, b_BTHR * cos_BT1R + a_BTHR * sin_BT1R]
+        return jnp.concatenate([*(x.astype(x_BTHC.dtype) for x in turned), still_BTHC], axis=-1)
 
 
 class Learned(nn.Module):
@@ -65,20 +74,106 @@ class Sinusoidal(nn.Module):
 class Rotary(nn.Module):
     """Turns the channel pair (i, i + R) by p / base^(i/R), so that scores depend on distances (arXiv 2104.09864).
 
-    The pairing of halves is GPT-NeoX's and Llama's; it is the paper's up to a permutation of channels.
+    The pairing of halves is GPT-NeoX's and Llama's; it is the paper's up to a permutation of channels. `fraction` of
+    the channels are turned, the first ones (GPT-NeoX-20B, arXiv 2204.06745). `scaling` stretches a model of sequences
+    of `trained_len` to `factor` times as many positions: see SCALINGS.
     """
 
     cfg: ModelConfig
     base: float = 10000.0
+    fraction: float = 1.0
+    scaling: str = "none"
+    factor: float = 1.0
+    trained_len: int | None = None
 
     @nn.compact
     def __call__(self, positions_BT) -> Encoding:
         """Computes the angles in float32 for any position."""
-        d_head = self.cfg.resolve().d_head
-        assert d_head is not None
-        R = d_head // 2
-        angles_BTR = positions_BT[..., None] * self.base ** (-jnp.arange(R) / R)
-        return Encoding(cos_BTR=jnp.cos(angles_BTR), sin_BTR=jnp.sin(angles_BTR))
+        cfg = self.cfg.resolve()
+        assert cfg.d_head is not None
+        R = int(cfg.d_head * self.fraction) // 2
+        scaling = SCALINGS[self.scaling]
+        frequency_R, size = scaling(self.base, R, self.factor, self.trained_len or cfg.seq_len / self.factor)
+        angles_BTR = positions_BT[..., None] * jnp.asarray(frequency_R, jnp.float32)
+        return Encoding(cos_BTR=jnp.cos(angles_BTR) * size, sin_BTR=jnp.sin(angles_BTR) * size)
+
+
+def _frequencies(base, R):
+    return base ** (-np.arange(R) / R)
+
+
+def unscaled(base: float, R: int, factor: float, trained_len: float) -> tuple[np.ndarray, float]:
+    """Turns as trained."""
+    return _frequencies(base, R), 1.0
+
+
+def linear(base: float, R: int, factor: float, trained_len: float) -> tuple[np.ndarray, float]:
+    """Position interpolation: all angles are divided by the factor (Chen et al. 2023, arXiv 2306.15595)."""
+    return _frequencies(base, R) / factor, 1.0
+
+
+def ntk(base: float, R: int, factor: float, trained_len: float) -> tuple[np.ndarray, float]:
+    """A larger base divides the slowest angle by the factor and leaves the fastest (arXiv 2309.00071, section 3.1)."""
+    return _frequencies(base * factor ** (R / max(1, R - 1)), R), 1.0
+
+
+def yarn(base: float, R: int, factor: float, trained_len: float) -> tuple[np.ndarray, float]:
+    """Divides the angles of pairs that turn less than once within trained_len, and leaves those of 32 turns and more.
+
+    Those between are mixed, and scores grow by (0.1 ln factor + 1)^2 (Peng et al. 2023, arXiv 2309.00071).
+    """
+    frequency_R = _frequencies(base, R)
+    turns_R = trained_len * frequency_R / (2 * np.pi)
+    kept_R = np.clip((turns_R - 1) / (32 - 1), 0, 1)
+    return frequency_R * (kept_R + (1 - kept_R) / factor), 0.1 * math.log(factor) + 1
+
+
+SCALINGS = {
+    "none": unscaled,
+    "linear": linear,
+    "ntk": ntk,
+    "yarn": yarn,
+}
+"""How angles are stretched: (base, R, factor, trained_len) -> angle of each pair by position, size of the turned."""
+
+
+class ALiBi(nn.Module):
+    """Takes a slope times the distance from each score, another slope in each head (Press et al. 2021, 2108.12409)."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, positions_BT) -> Encoding:
+        """Slopes are 2^(-8i/H); of a number of heads that is no power of two, some between them."""
+        H = self.cfg.num_heads
+        power = 2 ** math.floor(math.log2(H))
+        slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+        slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)][: H - power]
+        return Encoding(bias_HL=-np.float32(slopes)[:, None] * jnp.arange(self.cfg.seq_len, dtype=jnp.float32))
+
+
+class T5(nn.Module):
+    """A learned number for each head and bucket of distances (Raffel et al. 2019, arXiv 1910.10683).
+
+    Half of the buckets are distances of their own, the others grow with the logarithm up to max_distance. T5 adds it
+    to scores that are not divided by sqrt C, and shares it between blocks as we do.
+    """
+
+    cfg: ModelConfig
+    num_buckets: int = 32
+    max_distance: int = 128
+
+    @nn.compact
+    def __call__(self, positions_BT) -> Encoding:
+        """Looks the numbers up for every distance within seq_len."""
+        names, shape = (None, "q_heads"), (self.num_buckets, self.cfg.num_heads)
+        table = self.param("embedding", named(nn.initializers.normal(self.cfg.init_std), names), shape)
+        table = manual.gather(table, names, "float32")
+        exact = self.num_buckets // 2
+        distance_L = np.arange(self.cfg.seq_len)
+        far_L = np.log(np.maximum(distance_L, 1) / exact) / math.log(self.max_distance / exact)
+        bucket_L = np.where(distance_L < exact, distance_L, exact + (far_L * (self.num_buckets - exact)).astype(int))
+        return Encoding(bias_HL=table[np.minimum(bucket_L, self.num_buckets - 1)].T)
 
 
 class NoPositions(nn.Module):
@@ -96,5 +191,7 @@ POSITIONS = {
     "learned": Learned,
     "sinusoidal": Sinusoidal,
     "rotary": Rotary,
+    "alibi": ALiBi,
+    "t5": T5,
     "none": NoPositions,
 }

@@ -54,7 +54,7 @@ class Recurrent(nn.Module):
         y_BTD = registry.build(NORMS, cfg.norm, "embed", name="norm")(x_BTD) if self.residual else x_BTD
         y_BTD, cache = self._recur(y_BTD, context._replace(layer=layer), cache)
         y_BTD = Dropout(cfg.dropout, name="dropout")(y_BTD)
-        x_BTD = x_BTD + y_BTD if self.residual else y_BTD
+        x_BTD = x_BTD + cfg.residual_scale * y_BTD if self.residual else y_BTD
         return (constrain(x_BTD, "act_batch", "act_stream_seq", "act_embed"), cache), {}
 
     def _recur(self, x_BTD, context, cache):

@@ -17,7 +17,7 @@ import numpy as np
 
 from gptjax import config, sharding
 from gptjax.config import ExperimentConfig
-from gptjax.model import accounting, kernels, logical_axes, param_shapes
+from gptjax.model import accounting, attention, logical_axes, param_shapes
 from gptjax.model.config import ModelConfig
 from gptjax.plan.collectives import Transfer
 from gptjax.plan.forecast import Forecast, sized
@@ -175,7 +175,7 @@ def _meshes(fleet: Fleet) -> Iterator[tuple[str, dict[str, int]]]:
 def _suits(cfg: ExperimentConfig, model: ModelConfig, sizes: Mapping[str, int], fleet: Fleet) -> bool:
     """Whether batch, positions and every weight divide over a mesh, and a kernel that is required can run there."""
     try:
-        kernels.choose(model, fleet.chip.platform, model.seq_len // sizes["context"])
+        attention.kernel(model, fleet.chip.platform, model.seq_len // sizes["context"])
         config.validate(cfg, math.prod(sizes.values()))
         sharding.shardings(_layout(cfg, sizes), logical_axes(model), param_shapes(model))
     except UserError:
@@ -214,7 +214,7 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
     parallel = layout.parts("act_stream_seq") // layout.parts("act_seq")
     kept = tokens * model.d_model * width * model.num_layers * _KEPT[model.remat]
     kept /= tensor if _KEPT[model.remat] > 1 else parallel
-    kernel, _ = kernels.choose(model, fleet.chip.platform, model.seq_len // context)
+    kernel, _ = attention.kernel(model, fleet.chip.platform, model.seq_len // context)
     if kernel == "xla" and model.remat in ("none", "dots"):  # the scores are kept, in float32 and as weights
         kept += tokens * model.seq_len * model.num_heads * (4 + width) * model.num_layers / tensor
     logits = 2 * 4 * tokens * model.vocab_size / tensor / cfg.train.loss_chunks

@@ -5,6 +5,7 @@ Shapes: B batch, T position, D model width, V vocabulary.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,48 +20,100 @@ class LanguageModeling:
 
     head = "lm"
 
-    def __init__(self, token_bytes_V: np.ndarray | None, num_chunks: int):
+    def __init__(
+        self,
+        token_bytes_V: np.ndarray | None,
+        num_chunks: int,
+        *,
+        z_loss: float = 0.0,
+        label_smoothing: float = 0.0,
+        num_ahead: int = 0,
+        ahead_weight: float = 0.3,
+    ):
         """Takes the UTF-8 length of each token (special ones 0; None where the tokenizer cannot say it).
 
-        `num_chunks` is that of `next_token_nll`.
+        `num_chunks` and the first two weights are those of `next_token_losses`. The tokens up to `num_ahead` places
+        after the next are learned as well, with `ahead_weight` (arXiv 2404.19737): the head has to see as far. What is
+        reported as loss is the plain cross-entropy of the next token, whatever is minimised.
         """
         self.token_bytes_V = token_bytes_V
-        self.num_chunks = num_chunks
+        self.weights = (num_chunks, z_loss, label_smoothing)
+        self.num_ahead = num_ahead
+        self.ahead_weight = ahead_weight
 
-    def metrics(self, unembed: Callable[[Array], Array], x_BTD: Array, batch: Batch) -> Metrics:
-        """Returns `loss` in nats per token and `bits_per_byte` of the targets, each as (sum, count) in float32."""
-        nll_BT = next_token_nll(unembed, x_BTD, batch.targets_BT, self.num_chunks)
-        nll_sum = jnp.sum(nll_BT * batch.loss_mask_BT)
+    def metrics(self, unembed: Callable, x_BTD: Array, batch: Batch) -> Metrics:
+        """Returns `loss` in nats per token and `bits_per_byte` of the targets, each as (sum, count) in float32.
+
+        And as `objective` what is minimised, where that is not the loss.
+        """
+        nll_BT, objective_BT = next_token_losses(unembed, x_BTD, batch.targets_BT, *self.weights)
+        nll_sum, count = jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT)
         num_bytes = jnp.zeros((), jnp.float32)
         if self.token_bytes_V is not None:
             num_bytes = jnp.sum(jnp.asarray(self.token_bytes_V)[batch.targets_BT] * batch.loss_mask_BT)
-        return {
-            "loss": (nll_sum, jnp.sum(batch.loss_mask_BT)),
-            "bits_per_byte": (nll_sum / math.log(2), num_bytes),
-        }
+        metrics = {"loss": (nll_sum, count), "bits_per_byte": (nll_sum / math.log(2), num_bytes)}
+        objective = jnp.sum(objective_BT * batch.loss_mask_BT)
+        for ahead in range(1, self.num_ahead + 1):
+            targets_BT, mask_BT = later(batch, ahead)
+            nll_BT, objective_BT = next_token_losses(partial(unembed, ahead=ahead), x_BTD, targets_BT, *self.weights)
+            metrics[f"ahead/loss_{ahead}"] = (jnp.sum(nll_BT * mask_BT), jnp.sum(mask_BT))
+            objective = objective + self.ahead_weight * jnp.sum(objective_BT * mask_BT)
+        is_loss = self.weights[1:] == (0, 0) and not self.num_ahead
+        return metrics if is_loss else {**metrics, "objective": (objective, count)}
 
 
-def next_token_nll(unembed: Callable, x_BTD: Array, targets_BT: Array, num_chunks: int) -> Array:
-    """Returns the cross-entropy of each target in nats, from logits of T / num_chunks positions at a time.
+def later(batch: Batch, places: int) -> tuple[Array, Array]:
+    """Returns the targets so many places later in each row, and a mask of those that are in the same document."""
 
-    With more chunks than one the logits of all positions are never in memory: those of a chunk are computed again for
-    its gradient. Every so-many-th position makes a chunk, so that each device has its part of all.
+    def shift(x_BT):
+        return jnp.roll(x_BT, -places, axis=1).at[:, -places:].set(0)
+
+    same_BT = (shift(batch.segment_ids_BT) == batch.segment_ids_BT) & (batch.segment_ids_BT > 0)
+    return shift(batch.targets_BT), shift(batch.loss_mask_BT) * same_BT
+
+
+def next_token_losses(
+    unembed: Callable,
+    x_BTD: Array,
+    targets_BT: Array,
+    num_chunks: int = 1,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> tuple[Array, Array]:
+    """Returns the cross-entropy of each target in nats, and what is minimised in its place.
+
+    `label_smoothing` is the part of the target's probability that all tokens share (arXiv 1512.00567); `z_loss` weighs
+    the squared log of the softmax's sum, which keeps logits near zero (PaLM, arXiv 2204.02311).
+
+    Logits are of T / num_chunks positions at a time. With more chunks than one those of all positions are never in
+    memory: those of a chunk are computed again for its gradient. Every so-many-th position makes a chunk, so that each
+    device has its part of all.
     """
 
-    def nll(x_BtD, targets_Bt):
-        return optax.softmax_cross_entropy_with_integer_labels(unembed(x_BtD), targets_Bt)
+    def losses(x_BtD, targets_Bt):
+        logits_BtV = unembed(x_BtD)
+        nll_Bt = optax.softmax_cross_entropy_with_integer_labels(logits_BtV, targets_Bt)
+        objective_Bt = nll_Bt
+        if z_loss or label_smoothing:
+            log_sum_Bt = jax.nn.logsumexp(logits_BtV, axis=-1)
+            real_BtV = logits_BtV > jnp.finfo(logits_BtV.dtype).min  # others pad the vocabulary
+            mean_Bt = jnp.mean(logits_BtV, axis=-1, where=real_BtV)
+            objective_Bt = (1 - label_smoothing) * nll_Bt + label_smoothing * (log_sum_Bt - mean_Bt)
+            objective_Bt = objective_Bt + z_loss * jnp.square(log_sum_Bt)
+        return nll_Bt, objective_Bt
 
     if num_chunks == 1:
-        return nll(x_BTD, targets_BT)
+        return losses(x_BTD, targets_BT)
     B, T, D = x_BTD.shape
     x_cBtD = jnp.moveaxis(x_BTD.reshape(B, T // num_chunks, num_chunks, D), 2, 0)
     targets_cBt = jnp.moveaxis(targets_BT.reshape(B, T // num_chunks, num_chunks), 2, 0)
-    nll_cBt = jax.lax.map(lambda chunk: jax.checkpoint(nll)(*chunk), (x_cBtD, targets_cBt))
-    return _before_its_gradient(jnp.moveaxis(nll_cBt, 0, 2).reshape(B, T))
+    both_cBt = jax.lax.map(lambda chunk: jax.checkpoint(losses)(*chunk), (x_cBtD, targets_cBt))
+    both_BT = jax.tree.map(lambda x_cBt: jnp.moveaxis(x_cBt, 0, 2).reshape(B, T), both_cBt)
+    return _before_its_gradient(both_BT)
 
 
 @jax.custom_vjp
-def _before_its_gradient(x: Array) -> Array:
+def _before_its_gradient(x: tuple[Array, Array]) -> tuple[Array, Array]:
     """Returns x, which is computed before the gradient goes back.
 
     The gradient does not need the value, so XLA computed that of the loss last of all, and kept the head for it while

@@ -27,6 +27,12 @@ class TrainConfig:
         problems = []
         if self.watchdog_seconds is not None and not 0 < self.watchdog_seconds < float("inf"):
             problems.append(f"watchdog_seconds={self.watchdog_seconds} is no time; choose seconds above 0, or None")
+        task = dict(self.task.kwargs)
+        for option, limit in (("z_loss", float("inf")), ("label_smoothing", 1), ("ahead_weight", float("inf"))):
+            if not 0 <= task.get(option, 0) < limit:
+                problems.append(f"task.{option}={task[option]} is not between 0 and {limit}; 0 is none")
+        if task.get("num_ahead", 0) < 0:
+            problems.append(f"task.num_ahead={task['num_ahead']} is negative; 0 learns the next token alone")
         if self.loss_chunks < 1:
             problems.append(f"loss_chunks={self.loss_chunks} is less than 1; 1 takes each sequence whole")
         if self.log_every < 1:

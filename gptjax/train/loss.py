@@ -17,8 +17,9 @@ from gptjax.types import Array, Batch, Metrics, Params, stream_key
 
 
 def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool = False) -> Callable:
-    """Builds (params, batch, step, part) -> (loss_sum, metrics); a seed of None evaluates, without dropout.
+    """Builds (params, batch, step, part) -> (objective, metrics); a seed of None evaluates, without dropout.
 
+    The objective is the sum of the loss over tokens, or what the task puts in its place, and what the model adds.
     `part` numbers the micro-batches of a step, so that each draws its own dropout. With `by_position` there are the
     metrics of `loss_by_position` too.
     """
@@ -27,7 +28,7 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool 
         dropout_key = None
         if seed is not None and cfg.dropout > 0:
             dropout_key = jax.random.fold_in(stream_key(seed, "dropout", step), part)
-        x_BTD, _, _ = model.features(
+        x_BTD, _, aux = model.features(
             cfg,
             params,
             batch.tokens_BT,
@@ -37,17 +38,19 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool 
         )
         head, x_BTD = model.head_params(cfg, params, x_BTD)
 
-        def score(loss_mask_BT: Array) -> tuple[Array, Metrics]:
+        def score(loss_mask_BT: Array) -> tuple[Array, dict[str, Any]]:
             counted = batch._replace(loss_mask_BT=loss_mask_BT)
-            metrics = task.metrics(lambda x: model.unembed(cfg, head, x), x_BTD, counted)
+            metrics = task.metrics(lambda x, ahead=0: model.unembed(cfg, head, x, ahead), x_BTD, counted)
             return metrics["loss"][0], metrics
 
-        if not by_position:
-            loss_sum, metrics = score(batch.loss_mask_BT)
-            return loss_sum, manual.total(metrics)
-        # The loss is a sum over what the mask counts: its derivative by the mask is the loss of each target.
-        (loss_sum, metrics), loss_BT = jax.value_and_grad(score, has_aux=True)(batch.loss_mask_BT)
-        return loss_sum, manual.total({**metrics, **loss_by_position(loss_BT, batch, cfg.seq_len)})
+        if by_position:
+            # The loss is a sum over what the mask counts: its derivative by the mask is the loss of each target.
+            (_, metrics), loss_BT = jax.value_and_grad(score, has_aux=True)(batch.loss_mask_BT)
+            metrics = {**metrics, **loss_by_position(loss_BT, batch, cfg.seq_len)}
+        else:
+            _, metrics = score(batch.loss_mask_BT)
+        objective = metrics.pop("objective", metrics["loss"])[0] + aux.pop("extra_loss", 0)
+        return objective, manual.total({**metrics, **aux})
 
     return loss_fn
 

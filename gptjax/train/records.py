@@ -34,7 +34,7 @@ class Records:
     def train_row(
         self, step: int, tokens_seen: int, metrics: Metrics, speed: Mapping[str, float | None], norms: Mapping[str, Any]
     ) -> None:
-        """Writes the row of a training step; norms by parameter group go to TensorBoard alone."""
+        """Writes the row of a training step; norms and the parts of other metrics go to TensorBoard alone."""
         means = {
             name: finite(float(total) / float(count)) if count else None for name, (total, count) in metrics.items()
         }
@@ -50,12 +50,12 @@ class Records:
             "batch_checksum": int(metrics["batch_checksum"][0]),
             "skipped_steps": int(metrics["skipped_steps"][0]),
         }
-        groups = {name: mean for name, mean in means.items() if name.startswith("grad_norm/")}
-        self._write(row, {**groups, **{f"param_norm/{name}": float(norm) for name, norm in norms.items()}})
+        self._write(row, {**_parts(means), **{f"param_norm/{name}": float(norm) for name, norm in norms.items()}})
 
     def valid_row(self, step: int, tokens_seen: int, means: Mapping[str, float | None]) -> None:
         """Writes the row of an evaluation."""
-        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **means}, {})
+        whole = {name: mean for name, mean in means.items() if name not in _parts(means)}
+        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **whole}, _parts(means))
 
     def _write(self, row: Mapping[str, Any], also: Mapping[str, float | None]) -> None:
         if not is_primary():
@@ -76,3 +76,8 @@ class Records:
         """Forces everything to disk."""
         if is_primary():
             self._metrics.sync()
+
+
+def _parts(means: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Returns the metrics of one layer, expert or group of parameters, whose names have a slash."""
+    return {name: mean for name, mean in means.items() if "/" in name}

@@ -22,35 +22,48 @@ def decoder(cfg, params, tokens_BT, positions_BT=None, segment_ids_BT=None):
 
 def sequence(cfg, params, tokens_T, positions_T, segment_ids_T):
     """Returns logits_TV of one row: embed, mix and widen num_layers times, read out."""
-    x_TD = params["tokens"]["embedding"][tokens_T] + added_positions(cfg, params, positions_T)
+    x_TD = cfg.embedding_scale * params["tokens"]["embedding"][tokens_T] + added_positions(cfg, params, positions_T)
     for n in range(cfg.num_layers):
         block = tree_map(lambda x_N, n=n: x_N[n], params["blocks"])
         if cfg.block.name != "transformer":
             x_TD = recurrent(cfg, block, x_TD, segment_ids_T)
             continue
-        mix = lambda x_TD, p=block["attention"]: attention(cfg, p, x_TD, positions_T, segment_ids_T)  # noqa: E731
+        bias_HTS = distance_bias(cfg, params, len(tokens_T))
+        arguments = positions_T, segment_ids_T, bias_HTS, n
+        mix = lambda x_TD, p=block["attention"], more=arguments: attention(cfg, p, x_TD, *more)  # noqa: E731
         widen = lambda x_TD, p=block["mlp"]: feed_forward(cfg, p, x_TD)  # noqa: E731
-        for sub_layer, p_norm in ((mix, block["attention_norm"]), (widen, block["mlp_norm"])):
-            if cfg.norm_placement == "pre":
-                x_TD = x_TD + sub_layer(norm(cfg, p_norm, x_TD))
-            else:
-                x_TD = norm(cfg, p_norm, x_TD + sub_layer(x_TD))
-    if cfg.norm_placement == "pre" and (cfg.block.name == "transformer" or cfg.block.kwargs["residual"]):
+        for sub_layer, name in ((mix, "attention"), (widen, "mlp")):
+            if cfg.norm_placement == "post":
+                x_TD = norm(cfg, block[f"{name}_norm"], x_TD + cfg.residual_scale * sub_layer(x_TD))
+                continue
+            y_TD = sub_layer(norm(cfg, block[f"{name}_norm"], x_TD))
+            if cfg.norm_placement == "sandwich":
+                y_TD = norm(cfg, block[f"{name}_output_norm"], y_TD)
+            x_TD = x_TD + cfg.residual_scale * y_TD
+    if cfg.norm_placement != "post" and (cfg.block.name == "transformer" or cfg.block.kwargs["residual"]):
         x_TD = norm(cfg, params["final_norm"], x_TD)
     kernel_DV = params["tokens"]["embedding"].T if cfg.tie_embeddings else params["head"]["kernel"]
-    return x_TD @ kernel_DV[:, : cfg.vocab_size]
+    widened = cfg.d_model / cfg.mup_base_width if cfg.mup_base_width else 1  # arXiv 2203.03466
+    return cfg.logit_scale / widened * x_TD @ kernel_DV[:, : cfg.vocab_size]
 
 
-def attention(cfg, p, x_TD, positions_T, segment_ids_T):
+def attention(cfg, p, x_TD, positions_T, segment_ids_T, bias_HTS, n):
     """The sum over heads h of softmax(q_h k_h' / sqrt C) v_h W_h (Vaswani et al. 2017, section 3.2).
 
     Head h reads key/value head h // (H / K) (arXiv 2305.13245); queries and keys are normalised (arXiv 2010.04245) and
     then turned (arXiv 2104.09864) where the config says so; a query sees no later key, none of another segment, and
-    the `window` nearest at most, itself included (arXiv 2004.05150).
+    the `window` nearest at most, itself included (arXiv 2004.05150). n counts the blocks.
     """
-    assert cfg.attention.name == "causal", cfg.attention
-    options = {"window": None, "qk_norm": False} | dict(cfg.attention.kwargs)
-    T = len(x_TD)
+    defaults = {
+        "causal": {"window": None},
+        "alternating": {"window": 128, "pattern": "LG"},
+        "gpt3": {"window": 256, "pattern": "GL"},
+        "differential": {"window": None},
+    }
+    options = {"qk_norm": False, "soft_cap": None, "sink": False, "pattern": "L"}
+    options |= defaults[cfg.attention.name] | dict(cfg.attention.kwargs)
+    T, C = len(x_TD), cfg.d_head
+    window = options["window"] if options["pattern"][n % len(options["pattern"])] == "L" else None
     y_TD = np.zeros_like(x_TD)
     for h in range(cfg.num_heads):
         k = h // (cfg.num_heads // cfg.num_kv_heads)
@@ -62,13 +75,35 @@ def attention(cfg, p, x_TD, positions_T, segment_ids_T):
             k_SC = rms_norm(k_SC, p["key_norm"]["scale"])
         if cfg.positions.name == "rotary":
             q_TC, k_SC = rotate(cfg, q_TC, positions_T), rotate(cfg, k_SC, positions_T)
-        scores_TS = q_TC @ k_SC.T / np.sqrt(cfg.d_head)
+        hidden_TS = np.zeros((T, T), bool)
         for t in range(T):
             for s in range(T):
-                near = options["window"] is None or t - s < options["window"]
-                if s > t or segment_ids_T[s] != segment_ids_T[t] or not near:
-                    scores_TS[t, s] = -np.inf
-        y_TD += softmax(scores_TS) @ v_SC @ p["output"]["kernel"][h]
+                near = window is None or t - s < window
+                hidden_TS[t, s] = s > t or segment_ids_T[s] != segment_ids_T[t] or not near
+
+        def weights(q_TC, k_SC, h=h, hidden_TS=hidden_TS):
+            scale = 1 / np.sqrt(q_TC.shape[1]) if cfg.mup_base_width is None else 8 / q_TC.shape[1]
+            scores_TS = q_TC @ k_SC.T * (cfg.attention_scale or scale)
+            if options["soft_cap"] is not None:
+                scores_TS = options["soft_cap"] * np.tanh(scores_TS / options["soft_cap"])
+            scores_TS = np.where(hidden_TS, -np.inf, scores_TS + bias_HTS[h])
+            if options["sink"]:
+                scores_TS = np.concatenate([scores_TS, np.full((T, 1), p["sink"]["bias"][h])], axis=1)
+            return softmax(scores_TS)[:, :T]
+
+        if cfg.attention.name == "differential":
+            # two heads of every second pair of channels; the pair (i, i + C/2) is what rotary positions turn
+            first = [c for c in range(C) if c % (C // 2) % 2 == 0]
+            second = [c for c in range(C) if c % (C // 2) % 2 == 1]
+            start = 0.8 - 0.6 * np.exp(-0.3 * n)
+            products = [p[f"lambda_query_{i}"]["bias"] @ p[f"lambda_key_{i}"]["bias"] for i in (1, 2)]
+            lambda_ = np.exp(products[0]) - np.exp(products[1]) + start
+            again_TS = weights(q_TC[:, second], k_SC[:, second])
+            mixed_TC = (weights(q_TC[:, first], k_SC[:, first]) - lambda_ * again_TS) @ v_SC
+            mixed_TC = (1 - start) * rms_norm(mixed_TC, p["head_norm"]["scale"])
+        else:
+            mixed_TC = weights(q_TC, k_SC) @ v_SC
+        y_TD += mixed_TC @ p["output"]["kernel"][h]
     return y_TD + bias(p["output"])
 
 
@@ -86,7 +121,7 @@ def recurrent(cfg, p, x_TD, segment_ids_T):
             u_GH = [h_H @ p["state"]["kernel"][:, g] for g in range(num_gates)]
             h_H, c_H = step(x_GH, u_GH, h_H, c_H)
             out_TD[t] = h_H @ p["output"]["kernel"] if "output" in p else h_H
-    return x_TD + out_TD if cfg.block.kwargs["residual"] else out_TD
+    return x_TD + cfg.residual_scale * out_TD if cfg.block.kwargs["residual"] else out_TD
 
 
 def lstm(x_GH, u_GH, h_H, c_H):
@@ -107,6 +142,25 @@ def sigmoid(x_H):
     return 1 / (1 + np.exp(-x_H))
 
 
+def distance_bias(cfg, params, T):
+    """Returns what is added to the scores of each head: slopes (arXiv 2108.12409), T5's numbers (1910.10683), or 0."""
+    H, options = cfg.num_heads, dict(cfg.positions.kwargs)
+    bias_HTS = np.zeros((H, T, T))
+    for t in range(T):
+        for s in range(t + 1):
+            if cfg.positions.name == "alibi":
+                assert H & (H - 1) == 0
+                bias_HTS[:, t, s] = [-(2.0 ** (-8 * (h + 1) / H)) * (t - s) for h in range(H)]
+            elif cfg.positions.name == "t5":
+                buckets, farthest = options.get("num_buckets", 32), options.get("max_distance", 128)
+                bucket, exact = t - s, buckets // 2
+                if bucket >= exact:
+                    share = np.log((t - s) / exact) / np.log(farthest / exact)
+                    bucket = min(buckets - 1, exact + int(share * (buckets - exact)))
+                bias_HTS[:, t, s] = params["positions"]["embedding"][bucket]
+    return bias_HTS
+
+
 def softmax(x_TS):
     """exp x over its sum, shifted so that the largest exponent is 0."""
     weights_TS = np.exp(x_TS - x_TS.max(axis=-1, keepdims=True))
@@ -114,11 +168,27 @@ def softmax(x_TS):
 
 
 def rotate(cfg, x_TC, positions_T):
-    """Turns the pair (x_i, x_{i+R}), read as a complex number, by the angle p base^(-i/R) (arXiv 2104.09864)."""
-    base = cfg.positions.kwargs.get("base", 10000.0)
-    R = cfg.d_head // 2
-    turned_TR = (x_TC[:, :R] + 1j * x_TC[:, R:]) * np.exp(1j * np.outer(positions_T, base ** (-np.arange(R) / R)))
-    return np.concatenate([turned_TR.real, turned_TR.imag], axis=-1)
+    """Turns the pair (x_i, x_{i+R}), read as a complex number, by the angle p base^(-i/R) (arXiv 2104.09864).
+
+    Longer contexts: positions divided by s (arXiv 2306.15595), or a larger base, or each pair by how often it turns
+    within the trained length (arXiv 2309.00071, sections 3.1 and 3.2), with scores a little larger.
+    """
+    options = {"base": 10000.0, "fraction": 1.0, "scaling": "none", "factor": 1.0} | dict(cfg.positions.kwargs)
+    base, s, R = options["base"], options["factor"], int(cfg.d_head * options["fraction"]) // 2
+    size = 1.0
+    if options["scaling"] == "ntk":
+        base = base * s ** (2 * R / (2 * R - 2))
+    angle_R = base ** (-np.arange(R) / R)
+    if options["scaling"] == "linear":
+        angle_R = angle_R / s
+    if options["scaling"] == "yarn":
+        size = 0.1 * np.log(s) + 1
+        for i in range(R):
+            wavelength = 2 * np.pi / angle_R[i]
+            ramp = min(1, max(0, (options["trained_len"] / wavelength - 1) / 31))
+            angle_R[i] = (1 - ramp) * angle_R[i] / s + ramp * angle_R[i]
+    turned_TR = size * (x_TC[:, :R] + 1j * x_TC[:, R : 2 * R]) * np.exp(1j * np.outer(positions_T, angle_R))
+    return np.concatenate([turned_TR.real, turned_TR.imag, x_TC[:, 2 * R :]], axis=-1)
 
 
 def added_positions(cfg, params, positions_T):
@@ -132,22 +202,52 @@ def added_positions(cfg, params, positions_T):
             angle_T = positions_T / base ** (2 * (d // 2) / cfg.d_model)
             added_TD[:, d] = np.sin(angle_T) if d % 2 == 0 else np.cos(angle_T)
         return added_TD
-    assert cfg.positions.name in ("rotary", "none"), cfg.positions
+    assert cfg.positions.name in ("rotary", "alibi", "t5", "none"), cfg.positions
     return 0.0
 
 
 def feed_forward(cfg, p, x_TD):
-    """W_down f(W_up x), or W_down (silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
+    """W_down f(W_up x), or W_down (f(W_gate x) * W_up x) (arXiv 2002.05202)."""
+    if cfg.mlp.name == "moe":
+        return np.stack([experts(cfg, p, x_D) for x_D in x_TD])
     up_TF = x_TD @ p["up"]["kernel"] + bias(p["up"])
-    if cfg.mlp.name == "swiglu":
+    if cfg.mlp.name in ("swiglu", "geglu"):
         gate_TF = x_TD @ p["gate"]["kernel"] + bias(p["gate"])
-        hidden_TF = gate_TF / (1 + np.exp(-gate_TF)) * up_TF
+        hidden_TF = (silu(gate_TF) if cfg.mlp.name == "swiglu" else gelu(gate_TF)) * up_TF
     elif cfg.mlp.name == "gelu":
-        hidden_TF = 0.5 * up_TF * (1 + np.tanh(np.sqrt(2 / np.pi) * (up_TF + 0.044715 * up_TF**3)))
+        hidden_TF = gelu(up_TF)
     else:
-        assert cfg.mlp.name == "relu", cfg.mlp
-        hidden_TF = np.maximum(0, up_TF)
+        assert cfg.mlp.name in ("relu", "relu2"), cfg.mlp
+        hidden_TF = np.maximum(0, up_TF) ** (2 if cfg.mlp.name == "relu2" else 1)
     return hidden_TF @ p["down"]["kernel"] + bias(p["down"])
+
+
+def experts(cfg, p, x_D):
+    """The likeliest experts' results for a token, mixed by their probabilities among themselves (arXiv 2401.04088).
+
+    A shared expert is added.
+    """
+    options = {"top_k": 2, "num_shared": 0} | dict(cfg.mlp.kwargs)
+    score_E = x_D @ p["router"]["kernel"]
+    chosen = np.argsort(-score_E)[: options["top_k"]]
+    weights = np.exp(score_E[chosen]) / np.exp(score_E[chosen]).sum()
+
+    def expert(p, e):
+        gate, up, down = (p[name]["kernel"][e] for name in ("gate", "up", "down"))
+        return (silu(x_D @ gate) * (x_D @ up)) @ down
+
+    y_D = sum(weight * expert(p["experts"], e) for weight, e in zip(weights, chosen, strict=True))
+    return y_D + (expert(p["shared"], 0) if options["num_shared"] else 0)
+
+
+def silu(x):
+    """x sigmoid(x)."""
+    return x / (1 + np.exp(-x))
+
+
+def gelu(x):
+    """x times the normal distribution function, in the tanh form (arXiv 1606.08415)."""
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
 def norm(cfg, p, x_TD):

@@ -28,13 +28,18 @@ OPTIONS = {
     "qk_norm": ({"qk_norm": True}, {}),
     "grouped_query": ({}, {"num_kv_heads": 2}),
     "multi_query": ({}, {"num_kv_heads": 1}),
+    "soft_cap": ({"soft_cap": 1.0}, {}),
+    "sink": ({"sink": True}, {"num_kv_heads": 2}),
+    "alibi": ({}, {"positions": Choice("alibi")}),
+    "t5": ({}, {"positions": Choice("t5", {"num_buckets": 4, "max_distance": 6}), "num_kv_heads": 2}),
 }
 RECURRENT = {name: ({}, {"block": Choice(name)}) for name, block in BLOCKS.items() if block.num_states}
+OTHERS = ("window", "grouped_query")  # the options that entries beside the first are tried with
 CASES = [
     (name, option)
     for name, factory in ATTENTIONS.items()
     for option, (kwargs, _) in OPTIONS.items()
-    if kwargs.keys() <= registry.options(factory).keys()
+    if kwargs.keys() <= registry.options(factory).keys() and (name == "causal" or option in OTHERS)
 ] + [("causal", name) for name in RECURRENT]
 OPTIONS |= RECURRENT
 cases = pytest.mark.parametrize(("name", "option"), CASES)
@@ -109,7 +114,8 @@ def test_no_position_sees_its_future(name, option):
 def test_the_past_is_seen_as_far_as_the_window(name, option):
     """Every earlier position has an influence; with a window, those that a chain of windows reaches, one a layer."""
     cfg = config(name, option)
-    reach = cfg.num_layers * (OPTIONS[option][0].get("window", T) - 1)
+    is_local = name in ("causal", "differential")  # others have a block that sees everything
+    reach = cfg.num_layers * (OPTIONS[option][0].get("window", T) - 1) if is_local else T
     distance_TU = np.arange(T)[:, None] - np.arange(T)
     np.testing.assert_array_equal(influence(cfg) > 0, (distance_TU >= 0) & (distance_TU <= reach))
 
@@ -200,8 +206,17 @@ def test_cached_decoding_with_other_positions(positions):
     assert_cached_equals_full(config("causal", "plain", positions=Choice(positions)))
 
 
-@pytest.mark.parametrize("rules", sharding.RULES)
-@pytest.mark.parametrize(("name", "option"), [case for case in CASES if case[1] not in RECURRENT])
+# Of variants, those rules that split what is new in them: heads, rows, and by hand.
+RULES = [
+    (name, option, rules)
+    for name, option in CASES
+    if option not in RECURRENT
+    for rules in sharding.RULES
+    if (name == "causal" and option in list(OPTIONS)[:5]) or rules in ("fsdp_tp", "context", "fsdp_manual")
+]
+
+
+@pytest.mark.parametrize(("name", "option", "rules"), RULES)
 def test_sharded_equals_unsharded(name, option, rules):
     """Logits on eight devices are those of one, whatever the layout."""
     cfg = config(name, option)
@@ -228,15 +243,22 @@ def gradients(cfg, rules=None):
     return run(params, TOKENS_BT, ONE_SEGMENT[0], SEGMENT_IDS_BT, weights_BTD), placed
 
 
+LEARNED = [("differential", "grouped_query"), ("causal", "sink"), ("causal", "t5")]  # by heads
 QUICK = (("lstm", "fsdp_tp"), ("gru", "fsdp_manual"))
-SHARDED = [(name, "grouped_query", rules) for name in ATTENTIONS for rules in sharding.RULES] + [
-    pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
-    for name in RECURRENT
-    for rules in sharding.RULES
-]
 
 
-@pytest.mark.parametrize(("name", "option", "rules"), SHARDED)
+@pytest.mark.parametrize(
+    ("name", "option", "rules"),
+    [
+        *(("causal", "grouped_query", rules) for rules in sharding.RULES),
+        *((*case, rules) for case in LEARNED for rules in ("context", "fsdp_manual")),
+        *(
+            pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
+            for name in RECURRENT
+            for rules in sharding.RULES
+        ),
+    ],
+)
 def test_sharded_gradients_equal_unsharded(name, option, rules):
     """So are the gradients, each laid as its parameter."""
     cfg = config(name, option)

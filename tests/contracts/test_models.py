@@ -68,6 +68,32 @@ VARIANTS = {
     "lstm": {"block": Choice("lstm")},
     "gru": {"block": Choice("gru"), "tie_embeddings": False, "use_bias": False},
     "lstm_stream": {"block": Choice("lstm", {"d_hidden": 10, "residual": True}), "norm": RMS},
+    "gemma": {
+        "attention": Choice("alternating", {"window": 3, "soft_cap": 2.0}),
+        "positions": ROTARY,
+        "norm": RMS,
+        "norm_placement": "sandwich",
+        "embedding_scale": 24**0.5,
+        "residual_scale": 0.7,
+        "logit_scale": 0.5,
+        "attention_scale": 0.3,
+    },
+    "gpt3": {"attention": Choice("gpt3", {"window": 2}), "mlp": Choice("geglu")},
+    "experts": {"mlp": Choice("moe", {"num_experts": 4, "num_shared": 1, "d_expert": 20}), "positions": ROTARY},
+    "experts_with_places": {"mlp": Choice("moe", {"num_experts": 4, "capacity_factor": 4.0}), "mup_base_width": 8},
+    "differential": {"attention": Choice("differential", {"sink": True}), "positions": ROTARY, "d_head": 8},
+    "alibi": {"positions": Choice("alibi"), "attention": Choice("causal", {"sink": True})},
+    "t5": {"positions": Choice("t5", {"num_buckets": 6, "max_distance": 9}), "num_kv_heads": 2},
+    "yarn": {
+        "positions": Choice("rotary", {"scaling": "yarn", "factor": 4.0, "trained_len": 200, "base": 500.0}),
+        "d_head": 16,
+    },
+    "ntk": {
+        "positions": Choice("rotary", {"scaling": "ntk", "factor": 4.0, "fraction": 0.5}),
+        "d_head": 16,
+        "mlp": Choice("relu2"),
+    },
+    "interpolated": {"positions": Choice("rotary", {"scaling": "linear", "factor": 4.0}), "norm_placement": "post"},
 }
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -174,11 +200,12 @@ def test_every_parameter_learns(name):
     """Cross-entropy reaches every array, in every layer.
 
     One exception, which is mathematics: a key bias b adds q.b to all of a query's scores, and the softmax takes it out
-    again, unless keys are turned or normalised after the bias was added.
+    again, unless keys are turned or normalised after the bias was added, or scores are capped or have a sink.
     """
     cfg = config(name)
     _, _, grads = run(name)
-    idle = cfg.positions.name != "rotary" and not cfg.attention.kwargs.get("qk_norm", False)
+    bent = {"qk_norm", "soft_cap", "sink"} & dict(cfg.attention.kwargs).keys()
+    idle = cfg.positions.name != "rotary" and not bent
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         label = jax.tree_util.keystr(path, simple=True, separator="/")
         parts = np.asarray(grad if label.startswith("blocks/") else grad[None])

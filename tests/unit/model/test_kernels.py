@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh, AxisType
 from gptjax import sharding
 from gptjax.model import kernels
 from gptjax.model.config import ModelConfig
-from gptjax.model.kernels import attend, in_chunks
+from gptjax.model.kernels import Visible, attend, in_chunks
 from gptjax.types import UserError
 
 
@@ -44,22 +44,26 @@ def test_scores_of_bfloat16_are_float32():
     np.testing.assert_allclose(y_BTHC.astype(np.float32), 1 - 1 / (1 + np.exp(0.5)), rtol=2**-8)
 
 
+def visibly(q_BTHC, k_BSKC, v_BSKC, visible):
+    return attend(q_BTHC, k_BSKC, v_BSKC, visible.mask_BTS())
+
+
 @pytest.mark.parametrize("T", [8, 9])
 def test_chunks_of_queries_change_nothing(T):
     """9 cannot be cut into 4 chunks and stays whole."""
     q_BTHC, k_BSKC, v_BSKC = np.random.default_rng(0).standard_normal((3, 2, T, 2, 4), np.float32)
-    causal_BTS = np.tril(np.ones((1, T, T), bool))
-    whole_BTHC = attend(q_BTHC, k_BSKC, v_BSKC, causal_BTS)
-    np.testing.assert_allclose(in_chunks(attend, q_BTHC, k_BSKC, v_BSKC, causal_BTS), whole_BTHC, rtol=1e-5, atol=1e-6)
+    whole_BTHC = attend(q_BTHC, k_BSKC, v_BSKC, np.tril(np.ones((1, T, T), bool)))
+    chunks_BTHC = in_chunks(visibly, q_BTHC, k_BSKC, v_BSKC, Visible.whole(None, T, None))
+    np.testing.assert_allclose(chunks_BTHC, whole_BTHC, rtol=1e-5, atol=1e-6)
 
 
 def test_chunks_leave_out_three_eighths_of_the_scores():
     """Counted by the largest work there is: with wide heads, elementwise operations are few beside the products."""
     qkv = np.zeros((3, 1, 64, 1, 4096), np.float32)
-    causal_BTS = np.tril(np.ones((1, 64, 64), bool))
+    visible = Visible.whole(None, 64, None)
 
     def flops(num_chunks):
-        lowered = jax.jit(lambda *qkv: in_chunks(attend, *qkv, causal_BTS, num_chunks)).lower(*qkv)
+        lowered = jax.jit(lambda *qkv: in_chunks(visibly, *qkv, visible, num_chunks)).lower(*qkv)
         return lowered.compile().cost_analysis()["flops"]
 
     np.testing.assert_allclose(flops(4) / flops(1), 5 / 8, rtol=0.02)
@@ -110,7 +114,9 @@ def lowered(platform, rules, window, monkeypatch, **axes):
 
     def loss(q_BTHC, k_BTKC, v_BTKC, segment_ids_BT):
         with sharding.use(layout):
-            y_BTHC = kernels.mix(BASE, q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, window)
+            length = kernels.positions_per_device(q_BTHC.shape[1])
+            kernel = kernels.KERNELS[kernels.choose(BASE, platform, length)[0]]
+            y_BTHC = kernels.mix(kernel, q_BTHC, k_BTKC, v_BTKC, segment_ids_BT, window, {})
         return jnp.sum(y_BTHC.astype(jnp.float32))
 
     traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*shapes, ids)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax.tasks.language_modeling import LanguageModeling, next_token_nll
+from gptjax.tasks.language_modeling import LanguageModeling, next_token_losses
 from gptjax.types import Batch
 
 B, T, V = 2, 3, 5
@@ -58,7 +58,7 @@ def test_chunks_change_neither_the_loss_nor_its_gradients(num_chunks):
 
     def nll(num_chunks):
         def loss(x_BTD, kernel_DV):
-            nll_BT = next_token_nll(lambda x_BTD: x_BTD @ kernel_DV, x_BTD, targets_BT, num_chunks)
+            nll_BT, _ = next_token_losses(lambda x_BTD: x_BTD @ kernel_DV, x_BTD, targets_BT, num_chunks)
             return jnp.sum(nll_BT * jnp.arange(8)), nll_BT
 
         return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x_BTD, kernel_DV)
@@ -74,9 +74,45 @@ def test_logits_of_all_positions_are_never_in_memory():
     def temporaries(num_chunks):
         def loss(x_BTD, kernel_DV):
             targets_BT = jnp.zeros((1, 256), jnp.int32)
-            return jnp.sum(next_token_nll(lambda x_BTD: x_BTD @ kernel_DV, x_BTD, targets_BT, num_chunks))
+            return jnp.sum(next_token_losses(lambda x_BTD: x_BTD @ kernel_DV, x_BTD, targets_BT, num_chunks)[0])
 
         compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(x_BTD, kernel_DV).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(16) < 256 * 4096 * 4 < temporaries(1)
+
+
+def options(**options):
+    """Returns the metrics of a task with options, of logits that depend on how far ahead they look."""
+    logits_BTV = np.random.default_rng(0).standard_normal((B, T, V), np.float32)
+    logits_BTV[..., 4] = np.finfo(np.float32).min  # pads the vocabulary
+    segments_BT = np.array([[1, 1, 1], [1, 1, 2]])
+    zeros_BT = np.zeros((B, T), np.int32)
+    targets_BT = TARGETS_BT % 4
+    batch = Batch(zeros_BT, targets_BT, MASK_BT, segments_BT, zeros_BT, {})
+    task = LanguageModeling(None, 1, **options)
+    found = jax.jit(lambda x_BTV: task.metrics(lambda x, ahead=0: (1 + ahead) * x, x_BTV, batch))(logits_BTV)
+    return found, logits_BTV[..., :4].astype(np.float64), targets_BT
+
+
+def log_softmax(x_BTV):
+    return x_BTV - np.log(np.exp(x_BTV).sum(-1, keepdims=True))
+
+
+def test_smoothing_and_z_loss_are_minimised_and_not_reported():
+    """Nine tenths of the target, a tenth of all tokens alike, and a hundredth of the squared log-sum."""
+    found, logits_BTV, targets_BT = options(label_smoothing=0.1, z_loss=0.01)
+    plain, _, _ = options()
+    np.testing.assert_array_equal(found["loss"], plain["loss"])
+    assert "objective" not in plain
+    chances_BTV = 0.9 * np.eye(4)[targets_BT] + 0.1 / 4
+    each_BT = -(chances_BTV * log_softmax(logits_BTV)).sum(-1) + 0.01 * np.log(np.exp(logits_BTV).sum(-1)) ** 2
+    np.testing.assert_allclose(found["objective"], ((each_BT * MASK_BT).sum(), 4), rtol=1e-5)
+
+
+def test_tokens_ahead_are_learned_within_their_document():
+    """Place 1 of row 0 and none of row 1, whose last token is another document's, see a target two places on."""
+    found, logits_BTV, targets_BT = options(num_ahead=1, ahead_weight=0.5)
+    ahead = -log_softmax(2 * logits_BTV)[0, 0, targets_BT[0, 1]]
+    np.testing.assert_allclose(found["ahead/loss_1"], (ahead, 1), rtol=1e-5)
+    np.testing.assert_allclose(found["objective"][0], found["loss"][0] + 0.5 * ahead, rtol=1e-5)
