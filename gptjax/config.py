@@ -192,6 +192,11 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
                     f"{name}.batch_size={batch_size} does not divide over {parts} devices; "
                     f"try {-(-batch_size // parts) * parts}, or another mesh"
                 )
+        if sizes["context"] > 1 and cfg.model.num_states:
+            problems.append(
+                f"mesh.context={sizes['context']} splits sequences, which model.block.name={cfg.model.block.name!r} "
+                f"reads in order; set mesh.context=1"
+            )
         num_ahead = dict(cfg.train.task.kwargs).get("num_ahead", 0)
         num_seen = dict(cfg.model.head.kwargs).get("num_tokens", 2 if cfg.model.head.name == "multi_token" else 1)
         if num_ahead >= num_seen:

@@ -79,18 +79,25 @@ def summary(experiment: Experiment) -> list[str]:
     """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
     cfg, corpus, layout = experiment.cfg, experiment.corpus, experiment.layout
     num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
-    kernel, why = attention.kernel(
-        experiment.model, layout.platform, experiment.model.seq_len // layout.parts("act_seq")
-    )
     per_device = cfg.data.batch_size // layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
         f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
         f"an epoch is {num_sequences:,} sequences",
         f"mesh      {in_words(layout.mesh.shape)} ({layout.platform}), rules {cfg.mesh.rules}",
-        f"kernel    {kernel} for attention ({why})",
+        _mixing(experiment),
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
         f"{per_device} a device",
         f"run       {cfg.optim.num_steps:,} steps, {cfg.optim.num_steps * experiment.tokens_per_step:,} tokens, "
         f"{experiment.flops_per_step:.3g} FLOPs a step",
     ]
+
+
+def _mixing(experiment: Experiment) -> str:
+    """Says what brings positions together, and what was set for nothing."""
+    cfg, layout = experiment.model, experiment.layout
+    if not cfg.num_states:
+        kernel, why = attention.kernel(cfg, layout.platform, cfg.seq_len // layout.parts("act_seq"))
+        return f"kernel    {kernel} for attention ({why})"
+    ignored = ", ".join(f"model.{name}" for name in experiment.cfg.model.ignored())
+    return f"block     {cfg.block.name}, without attention" + (f"; it ignores {ignored}" if ignored else "")

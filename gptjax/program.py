@@ -86,7 +86,7 @@ def build_program(
     abstract = abstract_state(shapes, names, tx, layout)
     accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.parts("act_batch"))
     train_loss = make_loss_fn(model_cfg, task, cfg.seed)
-    valid_loss = make_loss_fn(model_cfg, task, None)
+    valid_loss = make_loss_fn(model_cfg, task, None, by_position=cfg.evaluation.by_position)
     train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, names, accumulation)
     state_shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     return Program(

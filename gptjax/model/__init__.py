@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gptjax.model.accounting import flops_per_token, num_params, parameter_table
-    from gptjax.model.cache import Cache, init_cache
+    from gptjax.model.cache import Cache, Memory, init_cache
     from gptjax.model.gpt import (
         activations,
         apply,
@@ -40,7 +40,11 @@ _OWNERS = {
 
 __all__ = [
     "Cache",
+<<<<<<< HEAD
     "activations",
+=======
+    "Memory",
+>>>>>>> h_rnn
     "apply",
     "features",
     "flops_per_token",

@@ -65,6 +65,8 @@ def flops_per_token(cfg: ModelConfig, seq_len: int | None = None) -> int:
     num_readings = registry.resolve(HEADS, cfg.head).kwargs["num_tokens"] - (not cfg.tie_embeddings)
     weights += num_readings * cfg.padded_vocab_size * cfg.d_model
     scores_and_mixing = 2 * T * cfg.num_heads * cfg.d_head * cfg.num_layers  # multiply-adds, forward
+    if cfg.num_states:
+        scores_and_mixing = 0
     return round(6 * (weights + scores_and_mixing))
 
 

@@ -1,8 +1,9 @@
-"""Keys and values of tokens already seen, one slot a position, so that decoding costs one token's work a token.
+"""What is kept of tokens already seen, so that decoding costs one token's work a token.
 
-Owns the slots and what is written to them; attention decides which of them a query sees.
+Attention keeps keys and values, one slot a position, and decides which of them a query sees. Recurrent blocks keep a
+state of fixed size. Owns how they are kept and written to.
 
-Shapes: B batch, T query position, S slot, N layers, K key/value heads, C head channels.
+Shapes: B batch, T query position, S slot, N layers, K key/value heads, C head channels, P part of a state, H its width.
 """
 
 from typing import NamedTuple
@@ -10,8 +11,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gptjax.model.config import ModelConfig
+from gptjax.model.config import UNLIMITED, ModelConfig
 from gptjax.types import Array
+
+State = tuple[Array, ...]
+"""The state of a recurrent layer: vectors in BH, float32."""
 
 
 class Cache(NamedTuple):
@@ -37,8 +41,30 @@ class Cache(NamedTuple):
         return Cache(k_NBSKC, v_NBSKC), layer_of(k_NBSKC), layer_of(v_NBSKC)
 
 
-def init_cache(cfg: ModelConfig, batch_size: int, length: int) -> Cache:
-    """Returns an empty cache for `batch_size` rows of at most `length` tokens each."""
+class Memory(NamedTuple):
+    """The states of all recurrent layers, in float32: all that is left of the tokens, however many there were."""
+
+    states_NPBH: Array
+
+    @property
+    def length(self) -> int:
+        """Number of tokens that it can take."""
+        return UNLIMITED
+
+    def read(self, layer: Array) -> State:
+        """Returns a layer's state."""
+        return tuple(jax.lax.dynamic_index_in_dim(self.states_NPBH, layer, keepdims=False))
+
+    def write(self, layer: Array, state: State) -> "Memory":
+        """Returns the memory with another state of that layer."""
+        return Memory(self.states_NPBH.at[layer].set(jnp.stack(state)))
+
+
+def init_cache(cfg: ModelConfig, batch_size: int, length: int) -> Cache | Memory:
+    """Returns an empty cache for `batch_size` rows of at most `length` tokens each (any number where recurrent)."""
     cfg = cfg.resolve()
+    if cfg.num_states:
+        width = cfg.block.kwargs["d_hidden"] or cfg.d_model
+        return Memory(jnp.zeros((cfg.num_layers, cfg.num_states, batch_size, width), jnp.float32))
     shape = (cfg.num_layers, batch_size, length, cfg.num_kv_heads, cfg.d_head)
     return Cache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype))

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from gptjax import registry
 from gptjax.registry import Choice, choice_field
 
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
@@ -10,6 +11,7 @@ KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
 ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn")
 POSITIVE_OPTIONS = {
+    "block": ("d_hidden",),
     "attention": ("window", "soft_cap"),
     "positions": ("base", "factor", "trained_len", "num_buckets", "max_distance"),
     "norm": ("epsilon",),
@@ -17,6 +19,8 @@ POSITIVE_OPTIONS = {
     "head": ("num_tokens",),
 }
 NORM_PLACEMENTS = ("pre", "post", "sandwich")
+UNLIMITED = 2**31 - 1
+"""As many tokens as an int32 can count: the context of a model without slots or positions to run out of."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,8 @@ class ModelConfig:
     """Hidden width of the feed-forward layer; None is 4 x d_model."""
     seq_len: int = 1024
     """Longest sequence, in tokens."""
+    block: Choice = choice_field("gptjax.model.gpt:BLOCKS", "transformer")
+    """What a layer is: a transformer's attention and feed-forward, or recurrent (lstm, gru)."""
     attention: Choice = choice_field("gptjax.model.attention:ATTENTIONS", "causal")
     """How positions are mixed."""
     positions: Choice = choice_field("gptjax.model.positions:POSITIONS", "learned")
@@ -88,6 +94,21 @@ class ModelConfig:
         return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     @property
+    def num_states(self) -> int:
+        """Number of vectors that a layer carries from token to token where it is recurrent, else 0."""
+        return registry.lookup("gptjax.model.gpt:BLOCKS", self.block.name).num_states
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether layers add to a residual stream, rather than each replace what the one before it made."""
+        return self.num_states == 0 or dict(self.block.kwargs)["residual"]
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens that the next one can depend on; a state takes any number, beyond the seq_len of training too."""
+        return UNLIMITED if self.num_states else self.seq_len
+
+    @property
     def width_multiplier(self) -> float:
         """How many times wider than the width that hyper-parameters are meant for; 1 without muP (arXiv 2203.03466)."""
         return 1.0 if self.mup_base_width is None else self.d_model / self.mup_base_width
@@ -104,13 +125,35 @@ class ModelConfig:
         return self.init_std / math.sqrt(self.width_multiplier)
 
     def resolve(self) -> "ModelConfig":
-        """Returns the same config with every derived dimension written out; idempotent."""
+        """Returns the same config with every derived dimension and the block's options written out; idempotent.
+
+        Recurrent blocks need no positions, and have their norms, if any, before them.
+        """
         return dataclasses.replace(
             self,
+            block=registry.resolve("gptjax.model.gpt:BLOCKS", self.block),
+            positions=Choice("none") if self.num_states else self.positions,
+            norm_placement="pre" if self.num_states else self.norm_placement,
             num_kv_heads=self.num_kv_heads or self.num_heads,
             d_head=self.d_head or self.d_model // self.num_heads,
             d_ff=self.d_ff or 4 * self.d_model,
         )
+
+    def ignored(self) -> list[str]:
+        """Returns, by name, the options that a recurrent block has no use for and that are not at their default."""
+        if not self.num_states:
+            return []
+        unused = {"num_heads", "num_kv_heads", "d_head", "d_ff", "mlp", "attention", "attention_scale", "positions"}
+        if not self.resolve().has_stream:
+            unused |= {"norm", "residual_scale"}
+
+        def whole(field: dataclasses.Field, value: object) -> object:
+            return registry.resolve(field.metadata["table"], value) if isinstance(value, Choice) else value
+
+        fields = (
+            field for field in dataclasses.fields(self) if field.name in unused | {"norm_placement", "require_kernel"}
+        )
+        return [f.name for f in fields if whole(f, getattr(self, f.name)) != whole(f, f.default)]
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this" (empty where the config fits together)."""
@@ -123,7 +166,7 @@ class ModelConfig:
                 problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number or None")
         if problems:
             return problems
-        if self.d_head is None and self.d_model % self.num_heads:
+        if self.d_head is None and self.d_model % self.num_heads and not self.num_states:
             divisors = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
             near = sorted(divisors, key=lambda n: abs(n - self.num_heads))[:3]
             problems.append(
@@ -150,7 +193,8 @@ class ModelConfig:
                 value = kwargs.pop(option, None)
                 if value is not None and not value > 0:
                     problems.append(f"{field}.{option}={value} is not positive; leave it out for the default")
-        problems += self._variant_problems()
+        if (variant_problems := self._variant_problems()) and not self.num_states:
+            problems += variant_problems
         for name, valid in (("remat", REMAT_POLICIES), ("dtype", DTYPES), ("norm_placement", NORM_PLACEMENTS)):
             if getattr(self, name) not in valid:
                 problems.append(f"{name}={getattr(self, name)!r} is unknown; valid: {', '.join(valid)}")

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from gptjax import manual, registry, sharding
 from gptjax.model.attention import ATTENTIONS, Context
-from gptjax.model.cache import Cache
+from gptjax.model.cache import Cache, Memory
 from gptjax.model.config import ModelConfig
 from gptjax.model.heads import HEADS
 from gptjax.model.layers import NORMS, Dropout, Embedding, Named
 from gptjax.model.mlp import MLPS
 from gptjax.model.positions import POSITIONS
+from gptjax.model.recurrent import GRU, LSTM
 from gptjax.sharding import constrain
 from gptjax.types import Array, Params
 
@@ -43,6 +44,8 @@ class Block(nn.Module):
     """Attention and feed-forward, each with its norm, added to the residual stream."""
 
     cfg: ModelConfig
+
+    num_states = 0
 
     @nn.compact
     def __call__(self, carry, layer, context: Context):
@@ -86,6 +89,13 @@ class Block(nn.Module):
         return norm(x_BTD, f"{name}_norm") if cfg.norm_placement == "post" else x_BTD
 
 
+BLOCKS = {
+    "transformer": Block,
+    "lstm": LSTM,
+    "gru": GRU,
+}
+
+
 class Decoder(nn.Module):
     """Embeddings and the stack of blocks: tokens to features."""
 
@@ -105,15 +115,15 @@ class Decoder(nn.Module):
         x_BTD = constrain(x_BTD, "act_batch", "act_stream_seq", "act_embed")
         layers_N = jnp.arange(cfg.num_layers)
         context = Context(positions_BT, segment_ids_BT, encoding._replace(added_BTD=None), layers_N[0])
-        (x_BTD, cache), aux_N = stack(cfg)(cfg, name="blocks")((x_BTD, cache), layers_N, context)
-        if cfg.norm_placement != "post":
+        (x_BTD, cache), aux_N = stack(cfg)(cfg, name="blocks", **cfg.block.kwargs)((x_BTD, cache), layers_N, context)
+        if cfg.has_stream and cfg.norm_placement != "post":
             x_BTD = registry.build(NORMS, cfg.norm, "embed", name="final_norm")(x_BTD)
         return x_BTD, cache, jax.tree.map(lambda x_N: jnp.sum(x_N, axis=0), aux_N)
 
 
 def stack(cfg: ModelConfig) -> Callable:
     """Returns the module class that runs all blocks in turn, recomputing and unrolling as the config says."""
-    block = Block
+    block = registry.lookup(BLOCKS, cfg.block.name)
     by_hand = manual.layout() is not None
     if by_hand:
         # Whole weights live from here to the end of the block; the gradient gathers them again rather than keep them.
@@ -185,13 +195,14 @@ def features(
     *,
     positions_BT: Array | None = None,
     segment_ids_BT: Array | None = None,
-    cache: Cache | None = None,
+    cache: Cache | Memory | None = None,
     dropout_key: Array | None = None,
-) -> tuple[Array, Cache | None, dict[str, Array]]:
+) -> tuple[Array, Cache | Memory | None, dict[str, Array]]:
     """Returns x_BTD, what the head reads; the cache with these tokens; and auxiliary sums (none in a dense model).
 
     Positions default to 0..T-1 and segments to one a row; segment 0 is padding. With a cache, a token at position p is
-    written to slot p (padding nowhere) and sees the slots up to p. Without a dropout key nothing is dropped.
+    written to slot p (padding nowhere) and sees the slots up to p; a recurrent block goes on from its state, and from
+    zeros at position 0. Without a dropout key nothing is dropped.
     """
     cfg = cfg.resolve()
     if positions_BT is None:
@@ -258,8 +269,8 @@ def unembed(cfg: ModelConfig, params: Params, x_BTD: Array, ahead: int = 0) -> A
 
 
 def apply(
-    cfg: ModelConfig, params: Params, tokens_BT: Array, **inputs: Array | Cache | None
-) -> tuple[Array, Cache | None, dict[str, Array]]:
+    cfg: ModelConfig, params: Params, tokens_BT: Array, **inputs: Array | Cache | Memory | None
+) -> tuple[Array, Cache | Memory | None, dict[str, Array]]:
     """Returns logits_BTV, the cache and the auxiliary sums: `features`, with its arguments, and `unembed`."""
     x_BTD, cache, aux = features(cfg, params, tokens_BT, **inputs)
     head, x_BTD = head_params(cfg, params, x_BTD)

@@ -78,9 +78,9 @@ def main(argv: Sequence[str]) -> int:
 
     model_cfg, params, tokenizer = run.load_for_inference(args.workdir, args.step)
     for prompt in prompts:
-        if (length := len(tokenizer.encode(prompt))) > model_cfg.seq_len:
+        if (length := len(tokenizer.encode(prompt))) > model_cfg.max_context:
             print(
-                f"note: a prompt has {length} tokens and the model sees {model_cfg.seq_len}: only its end counts",
+                f"note: a prompt has {length} tokens and the model sees {model_cfg.max_context}: only its end counts",
                 file=sys.stderr,
             )
     pieces = stream_text(model_cfg, params, tokenizer, prompts, cfg, args.seed)

@@ -4,7 +4,8 @@ A prompt enters the cache in one pass, except for its last token, which is the f
 depends on the tokens in its context, the seed, its row and its place in the sequence alone: neither the chunk size nor
 the other rows of a batch change it.
 
-A context holds at most `seq_len` tokens. A longer text goes on with the latest half of them, entered anew.
+A context holds at most `seq_len` tokens. A longer text goes on with the latest half of them, entered anew. A recurrent
+model has no such limit: its state goes on.
 
 Shapes: B row (one prompt each), T position, V vocabulary.
 """
@@ -35,7 +36,7 @@ BUCKET = 64
 class State(NamedTuple):
     """What decoding carries from token to token."""
 
-    cache: model.Cache
+    cache: model.Cache | model.Memory
     token_B: Array
     """The last token of each row, not yet in the cache."""
     position_B: Array
@@ -112,25 +113,26 @@ def generate(
     rows = [list(map(int, prompt)) for prompt in prompts]
     missing = [sample_cfg.max_tokens] * len(rows)
     longest = max(map(len, rows))
-    length = min(_bucket(longest + sample_cfg.max_tokens), cfg.seq_len)
+    length = min(_bucket(longest + sample_cfg.max_tokens), cfg.max_context)
     rules = Rules.of(sample_cfg, vocab_size or cfg.padded_vocab_size)
     keys_B = jax.vmap(partial(stream_key, seed, "sample"))(jnp.arange(len(rows)))
     state, starts = None, [0] * len(rows)
     while any(missing):
         if state is None:
-            starts = [context_start(len(row), cfg.seq_len) for row in rows]
+            starts = [context_start(len(row), cfg.max_context) for row in rows]
             contexts = [row[start:] for row, start in zip(rows, starts, strict=True)]
-            state = prefill(cfg, params, *_pad(contexts, cfg.seq_len), length=length)
+            state = prefill(cfg, params, *_pad(contexts, cfg.max_context), length=length)
         state, tokens_BT = decode(cfg, params, state, rules, keys_B, np.asarray(starts, np.int32), chunk=chunk)
         news = []
         for r, tokens in enumerate(np.asarray(tokens_BT).tolist()):
-            room = starts[r] + cfg.seq_len + 1 - len(rows[r])  # the token after a full context is still drawn from it
+            # The token after a full context is still drawn from it.
+            room = starts[r] + cfg.max_context + 1 - len(rows[r])
             new = _until(eos_id, tokens[: max(0, min(missing[r], room))])
             rows[r] += new
             missing[r] = 0 if new and new[-1] == eos_id else missing[r] - len(new)
             news.append(new)
         yield news
-        if any(missing[r] and len(row) > starts[r] + cfg.seq_len for r, row in enumerate(rows)):
+        if any(missing[r] and len(row) > starts[r] + cfg.max_context for r, row in enumerate(rows)):
             state = None  # a context is full
 
 

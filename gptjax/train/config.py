@@ -63,6 +63,8 @@ class EvaluationConfig:
     """Only the first so many windows of the split; None is the whole split."""
     batch_size: int | None = None
     """Sequences at a time; None takes the training batch. It changes the speed, not the result."""
+    by_position: bool = False
+    """Also say how the loss falls with the position in the context: loss_by_position/1, /2, /4 ... /seq_len."""
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this"."""

@@ -1,5 +1,9 @@
-"""The loss of a batch: model features into a task's metrics. The one place where model and task meet."""
+"""The loss of a batch: model features into a task's metrics. The one place where model and task meet.
 
+Shapes: B batch, T position.
+"""
+
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +13,15 @@ import jax.numpy as jnp
 from gptjax import manual, model, sharding, zigzag
 from gptjax.model.config import ModelConfig
 from gptjax.sharding import Layout
-from gptjax.types import Batch, Metrics, Params, stream_key
+from gptjax.types import Array, Batch, Metrics, Params, stream_key
 
 
-def make_loss_fn(cfg: ModelConfig, task, seed: int | None) -> Callable:
+def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool = False) -> Callable:
     """Builds (params, batch, step, part) -> (objective, metrics); a seed of None evaluates, without dropout.
 
     The objective is the sum of the loss over tokens, or what the task puts in its place, and what the model adds.
-    `part` numbers the micro-batches of a step, so that each draws its own dropout.
+    `part` numbers the micro-batches of a step, so that each draws its own dropout. With `by_position` there are the
+    metrics of `loss_by_position` too.
     """
 
     def loss_fn(params: Params, batch: Batch, step, part) -> tuple[object, Metrics]:
@@ -32,11 +37,35 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None) -> Callable:
             dropout_key=dropout_key,
         )
         head, x_BTD = model.head_params(cfg, params, x_BTD)
-        metrics = task.metrics(lambda x, ahead=0: model.unembed(cfg, head, x, ahead), x_BTD, batch)
+
+        def score(loss_mask_BT: Array) -> tuple[Array, dict[str, Any]]:
+            counted = batch._replace(loss_mask_BT=loss_mask_BT)
+            metrics = task.metrics(lambda x, ahead=0: model.unembed(cfg, head, x, ahead), x_BTD, counted)
+            return metrics["loss"][0], metrics
+
+        if by_position:
+            # The loss is a sum over what the mask counts: its derivative by the mask is the loss of each target.
+            (_, metrics), loss_BT = jax.value_and_grad(score, has_aux=True)(batch.loss_mask_BT)
+            metrics = {**metrics, **loss_by_position(loss_BT, batch, cfg.seq_len)}
+        else:
+            _, metrics = score(batch.loss_mask_BT)
         objective = metrics.pop("objective", metrics["loss"])[0] + aux.pop("extra_loss", 0)
         return objective, manual.total({**metrics, **aux})
 
     return loss_fn
+
+
+def loss_by_position(loss_BT: Array, batch: Batch, seq_len: int) -> Metrics:
+    """Returns `loss_by_position/E`, for E each power of two and seq_len: the loss at positions below E.
+
+    Those below the power before are left out. At position p a target is predicted from p + 1 tokens of its segment.
+    """
+    ends = [*(2**k for k in range((seq_len - 1).bit_length())), seq_len]
+    metrics = {}
+    for start, end in itertools.pairwise([0, *ends]):
+        counted_BT = batch.loss_mask_BT * ((start <= batch.positions_BT) & (batch.positions_BT < end))
+        metrics[f"loss_by_position/{end}"] = jnp.sum(loss_BT * counted_BT), jnp.sum(counted_BT)
+    return metrics
 
 
 def on_mesh(function: Callable, layout: Layout, params: Any, results: Any) -> Callable:

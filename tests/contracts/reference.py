@@ -25,6 +25,9 @@ def sequence(cfg, params, tokens_T, positions_T, segment_ids_T):
     x_TD = cfg.embedding_scale * params["tokens"]["embedding"][tokens_T] + added_positions(cfg, params, positions_T)
     for n in range(cfg.num_layers):
         block = tree_map(lambda x_N, n=n: x_N[n], params["blocks"])
+        if cfg.block.name != "transformer":
+            x_TD = recurrent(cfg, block, x_TD, segment_ids_T)
+            continue
         bias_HTS = distance_bias(cfg, params, len(tokens_T))
         arguments = positions_T, segment_ids_T, bias_HTS, n
         mix = lambda x_TD, p=block["attention"], more=arguments: attention(cfg, p, x_TD, *more)  # noqa: E731
@@ -37,7 +40,7 @@ def sequence(cfg, params, tokens_T, positions_T, segment_ids_T):
             if cfg.norm_placement == "sandwich":
                 y_TD = norm(cfg, block[f"{name}_output_norm"], y_TD)
             x_TD = x_TD + cfg.residual_scale * y_TD
-    if cfg.norm_placement != "post":
+    if cfg.norm_placement != "post" and (cfg.block.name == "transformer" or cfg.block.kwargs["residual"]):
         x_TD = norm(cfg, params["final_norm"], x_TD)
     kernel_DV = params["tokens"]["embedding"].T if cfg.tie_embeddings else params["head"]["kernel"]
     widened = cfg.d_model / cfg.mup_base_width if cfg.mup_base_width else 1  # arXiv 2203.03466
@@ -102,6 +105,41 @@ def attention(cfg, p, x_TD, positions_T, segment_ids_T, bias_HTS, n):
             mixed_TC = weights(q_TC, k_SC) @ v_SC
         y_TD += mixed_TC @ p["output"]["kernel"][h]
     return y_TD + bias(p["output"])
+
+
+def recurrent(cfg, p, x_TD, segment_ids_T):
+    """Steps through each segment on its own, from a state of zeros; where `residual`, reads a norm and adds to x."""
+    step, num_gates = {"lstm": (lstm, 4), "gru": (gru, 3)}[cfg.block.name]
+    y_TD = norm(cfg, p["norm"], x_TD) if cfg.block.kwargs["residual"] else x_TD
+    out_TD = np.zeros_like(x_TD)
+    for segment in set(segment_ids_T.tolist()):
+        h_H = c_H = np.zeros(cfg.block.kwargs["d_hidden"] or cfg.d_model)
+        for t in np.flatnonzero(segment_ids_T == segment):
+            if segment == 0:  # each token of padding stands alone
+                h_H = c_H = np.zeros_like(h_H)
+            x_GH = [y_TD[t] @ p["input"]["kernel"][:, g] + bias(p, g) for g in range(num_gates)]
+            u_GH = [h_H @ p["state"]["kernel"][:, g] for g in range(num_gates)]
+            h_H, c_H = step(x_GH, u_GH, h_H, c_H)
+            out_TD[t] = h_H @ p["output"]["kernel"] if "output" in p else h_H
+    return x_TD + cfg.residual_scale * out_TD if cfg.block.kwargs["residual"] else out_TD
+
+
+def lstm(x_GH, u_GH, h_H, c_H):
+    """c = f c + i g and h = o tanh(c) (Gers et al. 2000, without peepholes)."""
+    i_H, f_H, o_H = (sigmoid(x_GH[gate] + u_GH[gate]) for gate in (0, 1, 3))
+    c_H = f_H * c_H + i_H * np.tanh(x_GH[2] + u_GH[2])
+    return o_H * np.tanh(c_H), c_H
+
+
+def gru(x_GH, u_GH, h_H, c_H):
+    """h = z h + (1 - z) tanh(W x + r * U h) (Cho et al. 2014, arXiv 1406.1078v1); there is no c."""
+    r_H, z_H = (sigmoid(x_GH[gate] + u_GH[gate]) for gate in (0, 1))
+    return z_H * h_H + (1 - z_H) * np.tanh(x_GH[2] + r_H * u_GH[2]), c_H
+
+
+def sigmoid(x_H):
+    """1 / (1 + exp(-x))."""
+    return 1 / (1 + np.exp(-x_H))
 
 
 def distance_bias(cfg, params, T):

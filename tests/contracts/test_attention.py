@@ -1,4 +1,6 @@
-"""What every attention in the table owes: the past alone, one segment alone, and one result cached, sharded or plain.
+"""What every attention and every recurrent block in the tables owes.
+
+The past alone, one segment alone, and one result cached, sharded or plain.
 
 Shapes: B batch, T query position (of the whole sequence), D model width, V vocabulary; U and E, T and D of the input.
 """
@@ -14,6 +16,7 @@ import pytest
 from gptjax import manual, model, registry, sharding, zigzag
 from gptjax.model.attention import ATTENTIONS
 from gptjax.model.config import ModelConfig
+from gptjax.model.gpt import BLOCKS
 from gptjax.model.positions import POSITIONS
 from gptjax.registry import Choice
 from tests.params import random_params
@@ -30,13 +33,15 @@ OPTIONS = {
     "alibi": ({}, {"positions": Choice("alibi")}),
     "t5": ({}, {"positions": Choice("t5", {"num_buckets": 4, "max_distance": 6}), "num_kv_heads": 2}),
 }
+RECURRENT = {name: ({}, {"block": Choice(name)}) for name, block in BLOCKS.items() if block.num_states}
 OTHERS = ("window", "grouped_query")  # the options that entries beside the first are tried with
 CASES = [
     (name, option)
     for name, factory in ATTENTIONS.items()
     for option, (kwargs, _) in OPTIONS.items()
     if kwargs.keys() <= registry.options(factory).keys() and (name == "causal" or option in OTHERS)
-]
+] + [("causal", name) for name in RECURRENT]
+OPTIONS |= RECURRENT
 cases = pytest.mark.parametrize(("name", "option"), CASES)
 B = T = 8
 TOKENS_BT = np.random.default_rng(1).integers(0, 16, (B, T))
@@ -66,7 +71,8 @@ def layout_of(cfg, rules):
         return None
     axes = sharding.axes_of(rules)
     tensor = math.gcd(2, cfg.resolve().num_kv_heads) if "tensor" in axes else 1
-    mesh = sharding.MeshConfig(tensor=tensor, context=2 if "context" in axes else 1)
+    # A state passes through a row in order: the context axis has no part of it.
+    mesh = sharding.MeshConfig(tensor=tensor, context=2 if "context" in axes and not cfg.num_states else 1)
     return sharding.Layout(sharding.make_mesh(mesh), rules)
 
 
@@ -204,6 +210,7 @@ def test_cached_decoding_with_other_positions(positions):
 RULES = [
     (name, option, rules)
     for name, option in CASES
+    if option not in RECURRENT
     for rules in sharding.RULES
     if (name == "causal" and option in list(OPTIONS)[:5]) or rules in ("fsdp_tp", "context", "fsdp_manual")
 ]
@@ -237,6 +244,7 @@ def gradients(cfg, rules=None):
 
 
 LEARNED = [("differential", "grouped_query"), ("causal", "sink"), ("causal", "t5")]  # by heads
+QUICK = (("lstm", "fsdp_tp"), ("gru", "fsdp_manual"))
 
 
 @pytest.mark.parametrize(
@@ -244,6 +252,11 @@ LEARNED = [("differential", "grouped_query"), ("causal", "sink"), ("causal", "t5
     [
         *(("causal", "grouped_query", rules) for rules in sharding.RULES),
         *((*case, rules) for case in LEARNED for rules in ("context", "fsdp_manual")),
+        *(
+            pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
+            for name in RECURRENT
+            for rules in sharding.RULES
+        ),
     ],
 )
 def test_sharded_gradients_equal_unsharded(name, option, rules):

@@ -8,10 +8,12 @@ import re
 import jax
 import pytest
 
-from gptjax import config, model
+from experiments.ablations import lstm_vs_transformer
+from gptjax import config, model, overrides
 from gptjax.data.sources import load_corpus
 from gptjax.experiment import build
 from gptjax.model import accounting
+from gptjax.model.gpt import BLOCKS
 from gptjax.sharding import AXES, Layout, MeshConfig, shardings
 from tests import experiments
 
@@ -89,6 +91,21 @@ def test_a_gpt3_has_the_papers_number_of_parameters(name):
     exact, millions = GPT3[name]
     assert accounting.num_params(experiments.load(name).model) == exact
     assert abs(exact / 1e6 - millions) <= 5
+
+
+def test_what_is_compared_by_position_has_equal_parameters():
+    """To 2 %, outside the embeddings of tokens and positions; and nothing that is set means nothing to its block."""
+    sizes = {}
+    for changes in lstm_vs_transformer.sweep():
+        written = lstm_vs_transformer.get_config()
+        overrides.apply(written, [(path, str(value)) for path, value in changes.items()])
+        cfg = config.from_config_dict(written)
+        config.validate(cfg, 1)
+        assert not cfg.model.ignored()
+        rows = accounting.parameter_table(dataclasses.replace(cfg.model, vocab_size=257))
+        sizes[cfg.model.block.name, cfg.seed] = sum(row.count for row in rows if not row.path.endswith("embedding"))
+    assert sizes.keys() == {(block, seed) for block in BLOCKS for seed in lstm_vs_transformer.SEEDS}
+    assert max(sizes.values()) < 1.02 * min(sizes.values())
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *GPT3])

@@ -11,6 +11,7 @@ import pytest
 from gptjax import model
 from gptjax.model.attention import ATTENTIONS
 from gptjax.model.config import REMAT_POLICIES, ModelConfig
+from gptjax.model.gpt import BLOCKS
 from gptjax.model.layers import NORMS
 from gptjax.model.mlp import MLPS
 from gptjax.model.positions import POSITIONS
@@ -64,6 +65,9 @@ VARIANTS = {
         "d_head": 6,
         "vocab_multiple": 4,
     },
+    "lstm": {"block": Choice("lstm")},
+    "gru": {"block": Choice("gru"), "tie_embeddings": False, "use_bias": False},
+    "lstm_stream": {"block": Choice("lstm", {"d_hidden": 10, "residual": True}), "norm": RMS},
     "gemma": {
         "attention": Choice("alternating", {"window": 3, "soft_cap": 2.0}),
         "positions": ROTARY,
@@ -142,7 +146,8 @@ def test_it_equals_the_reference(name):
 
 
 @pytest.mark.parametrize(
-    ("field", "table"), [("attention", ATTENTIONS), ("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS)]
+    ("field", "table"),
+    [("attention", ATTENTIONS), ("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS), ("block", BLOCKS)],
 )
 def test_the_reference_knows_every_entry(field, table):
     """A new entry of a table has to be written down in the reference and in a variant above."""
@@ -211,7 +216,7 @@ def test_every_parameter_learns(name):
                 assert np.abs(part).max() > 1e-5, label
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qk_norm"])
+@pytest.mark.parametrize("name", ["gpt2", "qk_norm", "lstm"])
 def test_bfloat16_is_close(name):
     """Computing in bfloat16 moves the logits by two per cent of their size at most, and leaves them in float32."""
     exact_BTV = run(name)[1][..., : BASE.vocab_size]
@@ -229,18 +234,23 @@ def assert_same(actual, expected):
         np.testing.assert_allclose(a, e, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mistral"])
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "lstm_stream"])
 def test_unrolled_equals_scanned(name):
     """Loss and gradients do not depend on how the loop over blocks is compiled."""
     assert_same(run(name, scan_layers=False), run(name))
 
 
 @pytest.mark.parametrize(
-    ("policy", "scan_layers"), [*((policy, True) for policy in REMAT_POLICIES[1:]), ("full", False)]
+    ("name", "policy", "scan_layers"),
+    [
+        *(("gpt2", policy, True) for policy in REMAT_POLICIES[1:]),
+        ("gpt2", "full", False),
+        ("lstm", "full", True),
+    ],
 )
-def test_recomputing_changes_nothing(policy, scan_layers):
+def test_recomputing_changes_nothing(name, policy, scan_layers):
     """What the backward pass computes again comes out as it was."""
-    assert_same(run("gpt2", remat=policy, scan_layers=scan_layers), run("gpt2"))
+    assert_same(run(name, remat=policy, scan_layers=scan_layers), run(name))
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])

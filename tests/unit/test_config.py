@@ -70,13 +70,22 @@ def test_a_batch_that_does_not_divide_over_the_devices():
     validate(change(data={"batch_size": 12}, mesh={"tensor": 2, "rules": "fsdp_tp"}), device_count=8)
 
 
+def test_a_recurrent_model_reads_its_sequences_whole():
+    context = {"mesh": {"context": 2, "rules": "context"}}
+    validate(change(**context), device_count=8)
+    with pytest.raises(
+        UserError, match=r"^mesh\.context=2 splits sequences, .*'lstm' reads in order; set mesh\.context=1$"
+    ):
+        validate(change(model={"block": Choice("lstm")}, **context), device_count=8)
+
+
 def test_how_a_run_is_executed_is_no_part_of_it():
     """The same command runs on any fleet, keeps as many checkpoints and speaks as often as it likes."""
     executed = change(
         mesh={"replica": 4, "rules": "dp"},
         train={"log_every": 3, "max_sequences_per_device": 1},
         model={"remat": "full", "scan_layers": False},
-        evaluation={"every": 7},
+        evaluation={"every": 7, "by_position": True},
         checkpoint={"keep": 9},
         sample={"temperature": 0.1},
         profile={"steps": (1,)},

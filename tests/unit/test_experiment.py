@@ -117,6 +117,19 @@ def test_the_summary_names_parameters_text_mesh_batch_and_length():
     assert lines["run"].startswith(f"3,000 steps, {3000 * 16 * 8:,} tokens, ")
 
 
+def test_the_summary_of_a_recurrent_model_says_what_it_ignores():
+    """The small config has half of the default's heads."""
+    cfg = config(model={"block": Choice("gru"), "attention": Choice("causal", {"window": 3}), "num_heads": 4})
+    assert "block     gru, without attention; it ignores model.attention" in summary(cfg)
+    cfg = config(model={"block": Choice("gru"), "d_ff": 9})
+    assert "block     gru, without attention; it ignores model.num_heads, model.d_ff" in summary(cfg)
+    assert "block     lstm, without attention" in summary(config(model={"block": Choice("lstm"), "num_heads": 4}))
+
+
+def summary(cfg):
+    return experiment.summary(experiment.build(cfg, corpus()))
+
+
 # ---- who it is
 
 

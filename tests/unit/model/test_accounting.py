@@ -112,6 +112,28 @@ def test_flops_are_those_of_xla(changes):
     assert 1 <= ratio < 1.02
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_flops_of_recurrent_blocks_are_those_of_xla(name):
+    """One token, since the body of the loop over time is counted once; with its state, that no product is by zeros."""
+    cfg = ModelConfig(
+        vocab_size=512, d_model=256, num_layers=2, vocab_multiple=1, block=Choice(name, {"d_hidden": 128}),
+        scan_layers=False,
+    )  # fmt: skip
+
+    def loss(params, cache, tokens_BT):
+        positions_BT = jnp.ones_like(tokens_BT)
+        logits_BTV, cache, _ = model.apply(cfg, params, tokens_BT, positions_BT=positions_BT, cache=cache)
+        return jnp.sum(jax.nn.log_softmax(logits_BTV)[..., 0]) + jnp.sum(cache.states_NPBH)
+
+    cache = jax.eval_shape(lambda: model.init_cache(cfg, 32, 1))
+    inputs = model.param_shapes(cfg), cache, jax.ShapeDtypeStruct((32, 1), jnp.int32)
+    program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*inputs)
+    compiled = program.compile(compiler_options={"xla_backend_optimization_level": 0})
+    ratio = compiled.cost_analysis()["flops"] / (32 * model.flops_per_token(cfg))
+    assert 1 <= ratio < 1.02
+    assert model.flops_per_token(cfg) == model.flops_per_token(cfg, 2048)
+
+
 def test_flops_of_another_length_differ_by_attention_alone():
     """Scores and mixing: 2 products of T x C a head and layer, 6 flops each."""
     cfg = ModelConfig(vocab_size=512, d_model=64, num_layers=3, num_heads=4, seq_len=128)

@@ -69,6 +69,10 @@ def test_the_vocabulary_is_padded_upwards_and_only_where_it_must(vocab_size, mul
             "norm.epsilon=-1.0 is not positive; leave it out for the default",
         ),
         (
+            {"block": Choice("lstm", {"d_hidden": 0})},
+            "block.d_hidden=0 is not positive; leave it out for the default",
+        ),
+        (
             {"positions": Choice("rotary", {"base": 0.0})},
             "positions.base=0.0 is not positive; leave it out for the default",
         ),

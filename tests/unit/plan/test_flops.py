@@ -13,9 +13,11 @@ from jax.sharding import PartitionSpec as P
 
 from gptjax.config import ExperimentConfig
 from gptjax.model import kernels
+from gptjax.model.gpt import BLOCKS
 from gptjax.plan.compiler import _any_cudnn
 from gptjax.plan.flops import count_flops
 from gptjax.program import build_program
+from gptjax.registry import Choice
 
 T, D = (
     30,
@@ -23,9 +25,11 @@ T, D = (
 )  # a length that attention does not cut into chunks: it computes the whole square, as the model's FLOPs say
 
 
-def program(remat="none", sequences=None):
+def program(remat="none", sequences=None, block="transformer"):
     cfg = ExperimentConfig()
-    model = dataclasses.replace(cfg.model, vocab_size=128, d_model=D, num_layers=3, seq_len=T, remat=remat)
+    model = dataclasses.replace(
+        cfg.model, vocab_size=128, d_model=D, num_layers=3, seq_len=T, remat=remat, block=Choice(block)
+    )
     data = dataclasses.replace(cfg.data, batch_size=32)
     train = dataclasses.replace(cfg.train, max_sequences_per_device=sequences)
     return build_program(dataclasses.replace(cfg, model=model, data=data, train=train), model.resolve(), None)
@@ -35,10 +39,10 @@ def flops(function, *arguments):
     return count_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-@pytest.mark.parametrize("sequences", [None, 1])
-def test_a_step_without_remat_is_the_models_flops(sequences):
-    """Whether in one batch or accumulated over four."""
-    built = program(sequences=sequences)
+@pytest.mark.parametrize(("sequences", "block"), [(1, "transformer"), *((None, block) for block in BLOCKS)])
+def test_a_step_without_remat_is_the_models_flops(sequences, block):
+    """Whether in one batch or accumulated over four, whatever the blocks."""
+    built = program(sequences=sequences, block=block)
     assert built.accumulation == (1 if sequences is None else 4)
     assert count_flops(built.trace_train_step().jaxpr.jaxpr) == built.flops_per_step
 

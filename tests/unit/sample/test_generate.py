@@ -116,6 +116,21 @@ def test_beyond_its_context_a_text_goes_on_from_the_latest_half():
         assert tokens[n] == likeliest(cfg, params, tokens[context_start(n, 48) : n])
 
 
+def test_a_state_goes_on_beyond_the_context():
+    """A recurrent model enters each token once, however long the prompt and the text, and forgets none."""
+    cfg, params = build(block=Choice("lstm"))
+    prompts = [[1, 2, 3], list(np.random.default_rng(0).integers(0, 40, 60))]
+    before = prefill._cache_size()
+    rows = tokens_of(cfg, params, prompts, SampleConfig(temperature=0.0, max_tokens=90))
+    assert prefill._cache_size() == before + 1
+    for prompt, new in zip(prompts, rows, strict=True):
+        tokens_BT = np.zeros((1, 160), np.int32)
+        tokens_BT[0, : len(prompt) + 90] = [*prompt, *new]
+        logits_TV = full_forward(cfg, params, tokens_BT)[0]
+        assert new == np.argmax(logits_TV[len(prompt) - 1 : len(prompt) + 89], axis=-1).tolist()
+    assert rows[0][-20:] != rows[1][-20:]
+
+
 def test_randomness_does_not_repeat_when_the_context_moves():
     """Of a model without preferences the tokens are the randomness alone."""
     cfg, params = build()

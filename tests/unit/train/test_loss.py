@@ -14,7 +14,7 @@ import pytest
 from gptjax import model
 from gptjax.model.config import ModelConfig
 from gptjax.tasks.language_modeling import LanguageModeling
-from gptjax.train.loss import make_loss_fn
+from gptjax.train.loss import loss_by_position, make_loss_fn
 from gptjax.types import Batch
 
 DRY = ModelConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, seq_len=8, vocab_multiple=1, scan_layers=False)
@@ -89,3 +89,29 @@ def test_the_loss_is_the_sum_that_the_metrics_report():
     batch = packed()._replace(loss_mask_BT=np.array([[1, 1, 0, 1, 0, 0, 1, 0]], np.float32))
     loss_sum, metrics = loss_fn(DRY, None)(params(), batch, 0, 0)
     assert (float(metrics["loss"][0]), float(metrics["loss"][1])) == (float(loss_sum), 4.0)
+
+
+def test_the_loss_by_position_is_that_of_each_target():
+    """Positions count within the document; what the mask leaves out is in no bucket, and together they are the loss."""
+    batch = packed()._replace(loss_mask_BT=np.array([[1, 1, 0, 1, 1, 1, 1, 1]], np.float32))
+    metrics = jax.jit(make_loss_fn(DRY, LanguageModeling(None, 1), None, by_position=True))(params(), batch, 0, 0)[1]
+    logits_BTV = model.apply(
+        DRY, params(), batch.tokens_BT, positions_BT=batch.positions_BT, segment_ids_BT=batch.segment_ids_BT
+    )[0]
+    loss_BT = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits_BTV)), batch.targets_BT[..., None], -1)[0, :, 0]
+    places = {1: [0, 5], 2: [1, 6], 4: [3, 7], 8: [4]}
+    assert metrics.keys() == {"loss", "bits_per_byte", *(f"loss_by_position/{end}" for end in places)}
+    for end, place in places.items():
+        expected = (loss_BT[place].sum(), len(place))
+        np.testing.assert_allclose(metrics[f"loss_by_position/{end}"], expected, rtol=1e-5)
+    plain = loss_fn(DRY, None)(params(), batch, 0, 0)[1]
+    np.testing.assert_allclose(metrics["loss"], plain["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("seq_len", "ends"), [(1, [1]), (2, [1, 2]), (12, [1, 2, 4, 8, 12]), (16, [1, 2, 4, 8, 16])])
+def test_positions_fall_into_powers_of_two_and_the_last_into_the_rest(seq_len, ends):
+    positions_BT = np.arange(seq_len)[None]
+    ones_BT = np.ones((1, seq_len), np.float32)
+    metrics = loss_by_position(ones_BT, packed()._replace(positions_BT=positions_BT, loss_mask_BT=ones_BT), seq_len)
+    assert [name.split("/")[1] for name in metrics] == [str(end) for end in ends]
+    assert [float(count) for _, count in metrics.values()] == [b - a for a, b in zip([0, *ends], ends, strict=False)]
