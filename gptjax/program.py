@@ -81,7 +81,7 @@ def build_program(
     layout = Layout(make_mesh(cfg.mesh, devices), cfg.mesh.rules)
     task = registry.build(TASKS, cfg.train.task, token_bytes_V, cfg.train.loss_chunks)
     shapes, names = model.param_shapes(model_cfg), model.logical_axes(model_cfg)
-    tx = make_optimizer(cfg.optim, shapes)
+    tx = make_optimizer(cfg.optim, shapes, names)
     abstract = abstract_state(shapes, names, tx, layout)
     accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.parts("act_batch"))
     train_loss = make_loss_fn(model_cfg, task, cfg.seed)

@@ -10,11 +10,13 @@ import pytest
 from gptjax.optim.config import OptimConfig
 from gptjax.optim.optimizer import make_optimizer, make_schedule, skips, state_shardings
 from gptjax.registry import Choice
+from gptjax.sharding import Layout, MeshConfig, make_mesh
 
 PARAMS = {
     "a": {"kernel": np.full((2, 3), 2.0, np.float32), "bias": np.ones(3, np.float32)},
     "b": {"kernel": np.full((3, 2), -1.0, np.float32)},
 }
+NAMES = {"a": {"kernel": ("embed", "ff"), "bias": ("ff",)}, "b": {"kernel": ("ff", "embed")}}
 
 
 # Most of the time here would go into making small programs fast; what they compute is under test.
@@ -25,7 +27,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def clipper(clip_norm):
     """Adam with an epsilon of 1: its first update is no longer the same for every length of the gradient."""
     cfg = OptimConfig(optimizer=Choice("adamw", {"eps": 1.0}), warmup_steps=0, weight_decay=0.0, clip_norm=clip_norm)
-    tx = make_optimizer(cfg, PARAMS)
+    tx = make_optimizer(cfg, PARAMS, NAMES)
     return jit(lambda grads: tx.update(grads, tx.init(PARAMS), PARAMS, loss=1.0))
 
 
@@ -47,7 +49,7 @@ def test_the_first_moment_may_be_kept_in_bfloat16():
     first = {}
     for mu_dtype in (None, "bfloat16"):
         cfg = OptimConfig(optimizer=Choice("adamw", {"mu_dtype": mu_dtype}), warmup_steps=0)
-        tx = make_optimizer(cfg, PARAMS)
+        tx = make_optimizer(cfg, PARAMS, NAMES)
         first[mu_dtype], state = jit(lambda grads, tx=tx: tx.update(grads, tx.init(PARAMS), PARAMS, loss=1.0))(grads)
         kept = [
             leaf.dtype
@@ -76,7 +78,7 @@ def test_an_update_is_the_rate_of_its_step_in_the_warm_up_and_after():
     cfg = OptimConfig(
         num_steps=12, warmup_steps=4, peak_lr=0.1, weight_decay=0.5, clip_norm=None, schedule=Choice("linear")
     )
-    tx, schedule = make_optimizer(cfg, PARAMS), make_schedule(cfg)
+    tx, schedule = make_optimizer(cfg, PARAMS, NAMES), make_schedule(cfg)
     state, update = tx.init(PARAMS), jit(tx.update)
     rates = []
     for step in range(12):
@@ -105,7 +107,9 @@ def test_each_moment_lies_as_its_own_parameter():
     """The longest path decides: a parameter's name may end another's, and shapes may be equal."""
     params = {"kernel": jnp.ones((2, 3)), "x": {"kernel": jnp.ones((2, 3))}, "scale": jnp.ones(3)}
     where = {"kernel": "top", "x": {"kernel": "inner"}, "scale": "scale"}
-    state = jax.eval_shape(make_optimizer(OptimConfig(no_decay="scale", decay=".*kernel"), params).init, params)
+    names = jax.tree.map(lambda p: (None,) * p.ndim, params)
+    tx = make_optimizer(OptimConfig(no_decay="scale", decay=".*kernel"), params, names)
+    state = jax.eval_shape(tx.init, params)
     leaves = jax.tree_util.tree_leaves_with_path(state_shardings(state, params, where, "everywhere"))
     found = {jax.tree_util.keystr(path, simple=True, separator="/"): place for path, place in leaves}
     moments = {path: place for path, place in found.items() if place != "everywhere"}
@@ -115,17 +119,24 @@ def test_each_moment_lies_as_its_own_parameter():
     assert sum(place == "everywhere" for place in found.values()) >= 3  # the counters
 
 
-def test_what_has_another_shape_or_another_path_is_replicated():
-    """As the row and column statistics of Adafactor, or a counter that happens to be called like a parameter."""
-    params = {"x": {"kernel": jnp.ones((2, 3))}}
-    state = {
-        "row": {"x": {"kernel": jnp.ones(2)}},
-        "x": {"other": jnp.ones((2, 3))},
-        "m": {"x": {"kernel": jnp.ones((2, 3))}},
+def test_a_dim_of_another_shape_lies_as_the_next_dim_of_its_size_does():
+    """As those of Adafactor's row and column means, and of SOAP's bases; another path is replicated."""
+    layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")
+    params = {"x": {"kernel": jnp.ones((3, 8, 4, 2))}}
+    where = {"x": {"kernel": layout.sharding(("layers", "embed", "q_heads", "head_dim"))}}
+    expected = {
+        (3, 8, 4, 2): ("layers", "embed", "q_heads", "head_dim"),
+        (3, 4, 2): ("layers", "q_heads", "head_dim"),
+        (3, 8, 2): ("layers", "embed", "head_dim"),
+        (3, 8, 8): ("layers", "embed", "q_heads"),
+        (3, 4, 2, 8): ("layers", "q_heads", "head_dim", "embed"),
+        (3, 4, 2, 6): ("layers", "q_heads", "head_dim", None),  # 6 does not divide over 4
+        (1,): (None,),
+        (5, 8): (None, "embed"),
+        (): (),
     }
-    places = state_shardings(state, params, {"x": {"kernel": "split"}}, "everywhere")
-    assert places == {
-        "row": {"x": {"kernel": "everywhere"}},
-        "x": {"other": "everywhere"},
-        "m": {"x": {"kernel": "split"}},
-    }
+    for shape, names in expected.items():
+        state = {"m": {"x": {"kernel": jnp.ones(shape)}}, "x": {"other": jnp.ones(shape)}}
+        places = state_shardings(state, params, where, layout.replicated)
+        assert places["m"]["x"]["kernel"].is_equivalent_to(layout.sharding(names), len(shape)), shape
+        assert places["x"]["other"] == layout.replicated
