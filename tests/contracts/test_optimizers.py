@@ -105,6 +105,30 @@ def test_it_minimises(name):
     assert losses[-1] < 0.001 * losses[0]
 
 
+@pytest.mark.parametrize(
+    "name", [name if name in ("muon", "soap") else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+)
+def test_the_mesh_changes_rounding_only(name):
+    """Matrices are split over eight devices, along both of their sides, and so is all that belongs to them."""
+    tx = make_optimizer(config(name), some(SHAPES), some(NAMES))
+    layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")
+    abstract = abstract_state(some(SHAPES), some(NAMES), tx, layout)
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+    def steps(params, state, grads):
+        updates = params
+        for grad in grads:
+            updates, state = tx.update(grad, state, params, loss=1.0)
+        return updates, state
+
+    params, grads = random_params(0), [random_params(1), random_params(2)]
+    expected, _ = jax.jit(steps)(params, tx.init(params), grads)
+    arguments = jax.device_put((params, tx.init(params), grads), (where.params, where.opt_state, [where.params] * 2))
+    updates, state = jax.jit(steps, out_shardings=(where.params, where.opt_state))(*arguments)
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == where.opt_state
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), updates, expected)
+
+
 @optimizers
 def test_a_step_that_is_not_finite_changes_nothing(name):
     params = random_params(0)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gptjax.optim.config import OptimConfig
-from gptjax.optim.optimizer import make_optimizer, make_schedule, skips, state_shardings
+from gptjax.optim.optimizer import evaluation_params, make_optimizer, make_schedule, skips, state_shardings
+from gptjax.optim.rules import OPTIMIZERS
 from gptjax.registry import Choice
 from gptjax.sharding import Layout, MeshConfig, make_mesh
 
@@ -98,6 +99,53 @@ def test_a_gradient_that_is_not_finite_is_skipped_before_it_is_clipped(clip_norm
     updates, state = clipper(clip_norm)(grads)
     assert not any(jnp.any(update) for update in jax.tree.leaves(updates))
     assert (int(skips(state).consecutive), int(skips(state).total)) == (1, 1)
+
+
+def after(cfg, steps, factors=None):
+    """Returns parameters, evaluation parameters and state after a few steps along gradients of ones."""
+    tx = make_optimizer(cfg, PARAMS, NAMES, factors)
+    update = jit(tx.update)
+    params, state = jax.tree.map(jnp.asarray, PARAMS), tx.init(PARAMS)
+    for _ in range(steps):
+        updates, state = update(jax.tree.map(jnp.ones_like, params), state, params, loss=1.0)
+        params = jax.tree.map(jnp.add, params, updates)
+    return params, evaluation_params(state, params), state
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_factor_scales_all_of_a_parameters_update(name):
+    """Decay included: half the rate for one parameter is, for it, half the rate for all; and 0 freezes."""
+    common = {"optimizer": Choice(name), "schedule": Choice("constant"), "warmup_steps": 0, "clip_norm": None}
+    some, _, _ = after(OptimConfig(**common, peak_lr=0.1, lr_factors=(("a/.*", 0.5), (".*/bias", 0.0))), 3)
+    half, _, _ = after(OptimConfig(**common, peak_lr=0.05), 3)
+    np.testing.assert_allclose(some["a"]["kernel"], half["a"]["kernel"], rtol=1e-5)
+    np.testing.assert_array_equal(some["a"]["bias"], PARAMS["a"]["bias"])
+    moved, less = (np.abs(params["b"]["kernel"] - PARAMS["b"]["kernel"]) for params in (some, half))
+    assert np.all(moved > 1.5 * less)
+
+
+def test_factors_of_the_model_multiply_those_of_the_config():
+    cfg = OptimConfig(warmup_steps=0, lr_factors=(("a/kernel", 0.5),))
+    factors = {"a": {"kernel": 4.0, "bias": 1.0}, "b": {"kernel": 2.0}}
+    plain, _, _ = after(OptimConfig(warmup_steps=0), 1)
+    scaled, _, _ = after(cfg, 1, factors)
+    moved = [jax.tree.map(lambda new, old: new - old, params, PARAMS) for params in (plain, scaled)]
+    for path, factor in ((("a", "kernel"), 2.0), (("a", "bias"), 1.0), (("b", "kernel"), 2.0)):
+        one, other = (tree[path[0]][path[1]] for tree in moved)
+        np.testing.assert_allclose(other, factor * one, rtol=1e-3)
+
+
+def test_evaluation_uses_an_average_where_there_is_one_and_else_the_parameters_themselves():
+    common = {"warmup_steps": 0, "schedule": Choice("constant"), "weight_decay": 0.0}
+    params, used, _ = after(OptimConfig(**common), 3)
+    assert used is params
+    _, used, _ = after(OptimConfig(**common, peak_lr=0.1, ema_decay=0.5), 2)
+    np.testing.assert_allclose(used["a"]["bias"], (0.9 * 0.5 + 0.8) / 1.5, rtol=1e-4)  # it was 0.9, and is 0.8
+    params, used, state = after(OptimConfig(**common, peak_lr=0.1, optimizer=Choice("schedule_free")), 2)
+    # Steps of 0.1 from 1: z is 0.9 and 0.8, their mean is evaluated, and gradients are taken a tenth of the way to z.
+    np.testing.assert_allclose(used["a"]["bias"], 0.85, rtol=1e-4)
+    np.testing.assert_allclose(params["a"]["bias"], 0.9 * 0.85 + 0.1 * 0.8, rtol=1e-4)
+    assert int(skips(state).total) == 0
 
 
 # ---- where the state lies (names stand for shardings)
