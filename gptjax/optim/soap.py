@@ -62,61 +62,47 @@ def scale_by_soap(
 
     def update(grads, state, params=None):
         del params
+        first = state.count == 0
+
+        def step(g, mu, nu, left, right, left_basis, right_basis, matrix):
+            bases = (left_basis, right_basis)
+            momentum = b1 * mu.astype(g.dtype) + (1 - b1) * g
+            square = b2 * nu + (1 - b2) * jnp.square(_rotate(g, matrix, bases))
+            mean = _rotate(momentum, matrix, bases) / (1 - b1**state.count)
+            direction = _rotate(mean / (jnp.sqrt(square / (1 - b2**state.count)) + eps), matrix, bases, back=True)
+            kept = jnp.where(first, 0, direction), jnp.where(first, 0, momentum), jnp.where(first, 0, square)
+            new = zip((left, right), _grams(g, matrix, (left, right)), strict=True)
+            grams = [
+                jax.tree.map(lambda old, gram: jnp.where(first, gram, b2 * old + (1 - b2) * gram), *x) for x in new
+            ]
+            return kept[0], kept[1].astype(mu.dtype), kept[2], *grams
+
         treedef = jax.tree.structure(grads)
         columns = (grads, state.mu, state.nu, *state.grams, *state.bases, matrices)
-        rows = list(zip(*map(treedef.flatten_up_to, columns), strict=True))
-
-        def begin():
-            return [_begin(*row) for row in rows]
-
-        def go_on():
-            refresh = state.count % refresh_every == 0
-            return [_go_on(*row, count=state.count, b1=b1, b2=b2, eps=eps, refresh=refresh) for row in rows]
-
-        new = zip(*jax.lax.cond(state.count == 0, begin, go_on), strict=True)
-        updates, mu, nu, *sides = (jax.tree.unflatten(treedef, column) for column in new)
-        return updates, SoapState(state.count + 1, mu, nu, (sides[0], sides[1]), (sides[2], sides[3]))
+        rows = zip(*map(treedef.flatten_up_to, columns), strict=True)
+        new = zip(*(step(*row) for row in rows), strict=True)
+        updates, mu, nu, left, right = (jax.tree.unflatten(treedef, column) for column in new)
+        # One branch for all sides: the devices come together in it, and must do so in one order.
+        what = jnp.where(first, 0, jnp.where(state.count % refresh_every == 0, 1, 2))
+        bases = jax.lax.switch(what, [_eigenvectors, _turned, lambda grams, bases: bases], (left, right), state.bases)
+        return updates, SoapState(state.count + 1, mu, nu, (left, right), bases)
 
     return optax.GradientTransformation(init, update)
 
 
-def _begin(g, mu, nu, left, right, left_basis, right_basis, matrix):
-    """Finds the eigenbases of the first gradient; the update is zero."""
-    grams = _grams(g, matrix, (left, right))
-    bases = (_each_side(lambda gram: jnp.linalg.eigh(gram)[1], gram) for gram in grams)
-    return jnp.zeros_like(g), mu, nu, *grams, *bases
+def _eigenvectors(grams, bases):
+    """Finds the eigenvectors of every side."""
+    del bases
+    return jax.tree.map(lambda gram: jnp.linalg.eigh(_square(gram))[1].reshape(gram.shape), grams)
 
 
-def _go_on(g, mu, nu, left, right, left_basis, right_basis, matrix, *, count, b1, b2, eps, refresh):
-    """Takes Adam's step in the bases that stand, then averages the products and, where it is time, turns the bases."""
-    bases = (left_basis, right_basis)
-    rotated = _rotate(g, matrix, bases)
-    momentum = b1 * mu.astype(g.dtype) + (1 - b1) * g
-    nu = b2 * nu + (1 - b2) * jnp.square(rotated)
-    mean = _rotate(momentum, matrix, bases) / (1 - b1**count)
-    update = _rotate(mean / (jnp.sqrt(nu / (1 - b2**count)) + eps), matrix, bases, back=True)
+def _turned(grams, bases):
+    """Turns every basis one step of power iteration nearer to the eigenvectors."""
 
-    def average(old, new):
-        return jax.tree.map(lambda old, new: b2 * old + (1 - b2) * new, old, new)
+    def turn(gram, basis):
+        return jnp.linalg.qr(_einsum("nij,njk->nik", _square(gram), _square(basis)))[0].reshape(basis.shape)
 
-    grams = [average(old, new) for old, new in zip((left, right), _grams(g, matrix, (left, right)), strict=True)]
-
-    def turn():
-        return tuple(_each_side(_power_iteration, *side) for side in zip(grams, bases, strict=True))
-
-    return update, momentum.astype(mu.dtype), nu, *grams, *jax.lax.cond(refresh, turn, lambda: bases)
-
-
-def _power_iteration(gram, basis):
-    """One step towards the eigenvectors of a symmetric matrix, from a basis near to them."""
-    return jnp.linalg.qr(_einsum("nij,njk->nik", gram, basis))[0]
-
-
-def _each_side(function, *arrays):
-    """Applies a function of square matrices to arrays of a side, in the shape in which the state keeps them."""
-    if isinstance(arrays[0], optax.MaskedNode):
-        return arrays[0]
-    return function(*map(_square, arrays)).reshape(arrays[0].shape)
+    return jax.tree.map(turn, grams, bases)
 
 
 def _square(x):

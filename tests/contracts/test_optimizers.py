@@ -110,23 +110,27 @@ def test_it_minimises(name):
 )
 def test_the_mesh_changes_rounding_only(name):
     """Matrices are split over eight devices, along both of their sides, and so is all that belongs to them."""
-    tx = make_optimizer(config(name), some(SHAPES), some(NAMES))
+    # After one gradient the longer side of a matrix has eigenvalues of 0, and any basis will do for those.
+    options = {"max_dim": 16} if name == "soap" else {}
+    tx = make_optimizer(config(name, options, peak_lr=1.0), some(SHAPES), some(NAMES))
     layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")
     abstract = abstract_state(some(SHAPES), some(NAMES), tx, layout)
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
-    def steps(params, state, grads):
-        updates = params
-        for grad in grads:
-            updates, state = tx.update(grad, state, params, loss=1.0)
+    def step(params, state, grads):
+        return tx.update(grads, state, params, loss=1.0)
+
+    def steps(step, put):
+        params, state = put(random_params(0), where.params), put(tx.init(random_params(0)), where.opt_state)
+        for seed in (1, 2):
+            updates, state = step(params, state, put(random_params(seed), where.params))
         return updates, state
 
-    params, grads = random_params(0), [random_params(1), random_params(2)]
-    expected, _ = jax.jit(steps)(params, tx.init(params), grads)
-    arguments = jax.device_put((params, tx.init(params), grads), (where.params, where.opt_state, [where.params] * 2))
-    updates, state = jax.jit(steps, out_shardings=(where.params, where.opt_state))(*arguments)
+    expected, _ = steps(jax.jit(step), lambda tree, _: tree)
+    updates, state = steps(jax.jit(step, out_shardings=(where.params, where.opt_state)), jax.device_put)
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == where.opt_state
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), updates, expected)
+    # Of steps around 1; eigenvectors make more of rounding than sums do.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=0.005), updates, expected)
 
 
 @optimizers
