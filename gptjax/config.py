@@ -64,17 +64,31 @@ def _type_problem(value: Any, hint: Any) -> str | None:
     if kind is Any:
         return None
     if typing.get_origin(kind) is tuple:
-        item = typing.get_args(kind)[0]
-        wrong = not isinstance(value, tuple) or any(_type_problem(member, item) for member in value)
+        wrong = (
+            not isinstance(value, tuple)
+            or len(value) != len(items := item_types(kind, len(value)))
+            or any(map(_type_problem, value, items))
+        )
         return f"must be {type_name(kind)}" if wrong else None
     accepted = (int, float) if kind is float else kind
     wrong = not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)
     return f"must be {type_name(kind)}{' or None' if optional else ''}" if wrong else None
 
 
+def item_types(kind: Any, length: int) -> tuple[Any, ...]:
+    """Returns the types of a tuple's items; `length` is that of a tuple which may have any."""
+    items = typing.get_args(kind)
+    return items[:1] * length if items[-1] is Ellipsis else items
+
+
 def type_name(kind: Any) -> str:
     if typing.get_origin(kind) is tuple:
-        return f"{type_name(typing.get_args(kind)[0]).removeprefix('a ')}s between commas"
+        item, *others = typing.get_args(kind)
+        if others != [Ellipsis]:
+            return f"({', '.join(map(type_name, (item, *others)))})"
+        if typing.get_origin(item) is tuple:
+            return f"({type_name(item)}, ...)"
+        return f"{type_name(item).removeprefix('a ')}s between commas"
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
     return names.get(kind, str(kind))
 
@@ -223,8 +237,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{name}."))
         else:
-            flat[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{prefix}{name}"] = _listed(value)
     return flat
+
+
+def _listed(value: Any) -> Any:
+    """Turns tuples into lists, as JSON does."""
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value
 
 
 def to_plain(cfg: ExperimentConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from gptjax import registry
-from gptjax.config import ExperimentConfig, fields_of, type_name, without_none
+from gptjax.config import ExperimentConfig, fields_of, item_types, type_name, without_none
 from gptjax.registry import Choice
 from gptjax.types import UserError
 
@@ -164,12 +164,12 @@ def parse(text: str, hint: Any, path: str) -> Any:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
             if text.startswith(("[", "(")):  # as Python writes it, for texts that hold commas
                 parts = [str(part) for part in ast.literal_eval(text)]
             else:
                 parts = text.split(",") if text else []
-            return tuple(parse(part, item, path) for part in parts)
+            items = item_types(kind, len(parts))
+            return tuple(parse(part, item, path) for part, item in zip(parts, items, strict=True))
         return text if kind in (str, Any) else kind(text)
     except (ValueError, KeyError, SyntaxError, TypeError):
         expected = type_name(kind) + (" or None" if optional else "")

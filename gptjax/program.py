@@ -82,7 +82,7 @@ def build_program(
     task = registry.build(TASKS, cfg.train.task, token_bytes_V, cfg.train.loss_chunks)
     shapes, names = model.param_shapes(model_cfg), model.logical_axes(model_cfg)
     factors = None if model_cfg.mup_base_width is None else model.lr_factors(model_cfg)
-    tx = make_optimizer(cfg.optim, shapes)
+    tx = make_optimizer(cfg.optim, shapes, names, factors)
     abstract = abstract_state(shapes, names, tx, layout)
     accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.parts("act_batch"))
     train_loss = make_loss_fn(model_cfg, task, cfg.seed)

@@ -67,7 +67,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
             display.warn(f"several processes write no sample; run python -m gptjax.sample --workdir={workdir.path}")
         elif cfg.sample.prompts:
             with StopRequest():  # a run that is done is not interrupted for the moment that its samples take
-                write_samples(experiment, state.params, step, records, display, workdir)
+                write_samples(experiment, state.evaluation_params, step, records, display, workdir)
     return 0
 
 
@@ -166,7 +166,7 @@ def loop(
             with meter.paused(), watchdog.paused():
                 valid_loss = None
                 if evaluation_due:
-                    means = experiment.evaluate(state.params)
+                    means = experiment.evaluate(state.evaluation_params)
                     valid_loss = means["loss"]
                     records.valid_row(step, cursor * seq_len, means)
                 is_best = valid_loss is not None and valid_loss < best_loss

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _OWNERS = {
     "Cache": "cache",
+    "Memory": "cache",
     "activations": "gpt",
     "apply": "gpt",
     "features": "gpt",

@@ -1,40 +1,21 @@
-"""The optimiser: clipping, an update rule, decay by group, and skipping of what is not finite."""
+"""The optimiser: clipping, an update rule, decay by group, averaging, and skipping of what is not finite."""
 
+import math
 from typing import Any
 
 import jax
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from optax import contrib
 
 from gptjax import registry
 from gptjax.optim.config import OptimConfig
-from gptjax.optim.masks import assign_groups
+from gptjax.optim.masks import assign_factors, assign_groups
+from gptjax.optim.matrices import matrices
+from gptjax.optim.rules import OPTIMIZERS, Parts
 from gptjax.optim.schedules import SCHEDULES, with_warmup
-from gptjax.optim.transforms import SkipState, skip_nonfinite
+from gptjax.optim.transforms import AverageState, SkipState, average_params, scale_each, skip_nonfinite
 from gptjax.types import Params
-
-
-def adamw(
-    learning_rate,
-    weight_decay,
-    decay_mask,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.95,
-    eps: float = 1e-8,
-    mu_dtype: str | None = None,
-):
-    """Adam with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
-
-    The first moment is kept in `mu_dtype`, the second in float32: Optax offers no other.
-    """
-    return optax.adamw(
-        learning_rate, b1=b1, b2=b2, eps=eps, mu_dtype=mu_dtype, weight_decay=weight_decay, mask=decay_mask
-    )
-
-
-OPTIMIZERS = {
-    "adamw": adamw,
-}
 
 
 def make_schedule(cfg: OptimConfig) -> optax.Schedule:
@@ -44,13 +25,40 @@ def make_schedule(cfg: OptimConfig) -> optax.Schedule:
     return with_warmup(after, cfg.peak_lr, cfg.warmup_steps)
 
 
-def make_optimizer(cfg: OptimConfig, params: Params) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimiser for parameters (or their shapes); its update takes the extra argument `loss`."""
+def make_optimizer(
+    cfg: OptimConfig, params: Params, names: Any, factors: Any = None
+) -> optax.GradientTransformationExtraArgs:
+    """Builds the optimiser for parameters (or their shapes); its update takes the extra argument `loss`.
+
+    `names` are the logical names of the parameters' dims. `factors`, a tree like the parameters' from whoever knows the
+    model, multiplies each one's learning rate, decay included, beside those of the config.
+    """
     groups = assign_groups(params, {"decay": cfg.decay, "no_decay": cfg.no_decay})
     decay_mask = jax.tree.map(lambda group: group == "decay", groups)
-    rule = registry.build(OPTIMIZERS, cfg.optimizer, make_schedule(cfg), cfg.weight_decay, decay_mask)
+    schedule = make_schedule(cfg)
+    descent = [optax.add_decayed_weights(cfg.weight_decay, decay_mask), optax.scale_by_learning_rate(schedule)]
+    if cfg.lr_factors:
+        descent.append(scale_each(assign_factors(params, cfg.lr_factors)))
+    if factors is not None:
+        descent.append(scale_each(factors))
+    rule = registry.build(OPTIMIZERS, cfg.optimizer, Parts(tuple(descent), schedule, matrices(params, names)))
     clip = optax.clip_by_global_norm(cfg.clip_norm) if cfg.clip_norm is not None else optax.identity()
-    return skip_nonfinite(optax.chain(clip, rule))
+    tx = optax.chain(clip, rule)
+    return skip_nonfinite(tx if cfg.ema_decay is None else average_params(tx, cfg.ema_decay))
+
+
+def evaluation_params(opt_state: Any, params: Params) -> Params:
+    """Returns what evaluation and samples use: the average that the optimiser keeps, else `params` itself."""
+    kinds = (AverageState, contrib.ScheduleFreeState)
+    for state in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds)):
+        if isinstance(state, AverageState):
+            return state.average
+        if isinstance(state, contrib.ScheduleFreeState):
+            return _schedule_free_average(state, params)
+    return params
+
+
+_schedule_free_average = jax.jit(contrib.schedule_free_eval_params)
 
 
 def skips(opt_state: Any) -> SkipState:
@@ -62,8 +70,10 @@ def skips(opt_state: Any) -> SkipState:
 def state_shardings(opt_state: Any, params: Params, param_shardings: Any, replicated: Any) -> Any:
     """Gives each leaf of an optimiser state (or its shapes) the sharding of the parameter that it belongs to.
 
-    A leaf belongs to the parameter whose path ends its own path and whose shape is the same; the rest is replicated.
-    Plain `jit(tx.init)` would replicate Adam's moments on every device.
+    A leaf belongs to the parameter whose path ends its own path; what belongs to none is replicated. Where shapes
+    differ, as those of Adafactor's means and SOAP's bases do, a dim lies as the parameter's next dim of the same size
+    does, and dims without such a one are split over the axes that are left. Plain `jit(tx.init)` would replicate Adam's
+    moments on every device.
     """
     by_path = {
         tuple(map(str, path)): (leaf.shape, sharding)
@@ -75,9 +85,32 @@ def state_shardings(opt_state: Any, params: Params, param_shardings: Any, replic
     def one(path, leaf):
         keys = tuple(map(str, path))
         for start in range(len(keys)):
-            shape, sharding = by_path.get(keys[start:], (None, None))
-            if shape == leaf.shape:
-                return sharding
+            if keys[start:] in by_path:
+                shape, sharding = by_path[keys[start:]]
+                return sharding if shape == leaf.shape else _aligned(leaf.shape, shape, sharding)
         return replicated
 
     return jax.tree_util.tree_map_with_path(one, opt_state)
+
+
+def _aligned(shape: tuple[int, ...], like: tuple[int, ...], sharding: NamedSharding) -> NamedSharding:
+    """Returns the sharding of an array whose dims are found, in order, among those of a sharded one."""
+    entries = [*sharding.spec, *[None] * (len(like) - len(sharding.spec))]
+    places: list[int | None] = []
+    start = 0
+    for size in shape:
+        places.append(next((dim for dim in range(start, len(like)) if like[dim] == size), None))
+        start = start if places[-1] is None else places[-1] + 1
+    spec = [None if place is None else entries[place] for place in places]
+    left = [entry for dim, entry in enumerate(entries) if entry is not None and dim not in places]
+    for dim in (dim for dim, place in enumerate(places) if place is None):
+        for entry in left:
+            if shape[dim] % math.prod(sharding.mesh.shape[axis] for axis in _axes(entry)) == 0:
+                spec[dim] = entry
+                left.remove(entry)
+                break
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+
+
+def _axes(entry: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else entry

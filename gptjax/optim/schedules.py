@@ -1,5 +1,8 @@
 """Learning rates as functions of the number of updates so far: a linear warm-up, then one of SCHEDULES."""
 
+import itertools
+
+import jax.numpy as jnp
 import optax
 
 
@@ -26,11 +29,29 @@ def constant(peak_lr, steps):
     return optax.constant_schedule(peak_lr)
 
 
+def inverse_sqrt(peak_lr, steps, *, timescale: int = 1000):
+    """peak * sqrt(timescale / (timescale + step)), whatever the length of the run (Zhai et al. 2022, arXiv 2106.04560).
+
+    With timescale = warmup_steps it is the Transformer's own (Vaswani et al. 2017, arXiv 1706.03762).
+    """
+    return lambda count: peak_lr * jnp.sqrt(timescale / (timescale + jnp.maximum(count, 0)))
+
+
+def cyclic(peak_lr, steps, *, num_cycles: int = 4, final_fraction: float = 0.1):
+    """Cosines one after the other, each from the peak: warm restarts (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    bounds = [round(steps * cycle / num_cycles) for cycle in range(num_cycles + 1)]
+    lengths = [max(1, stop - start) for start, stop in itertools.pairwise(bounds)]
+    cycles = [cosine(peak_lr, length, final_fraction=final_fraction) for length in lengths]
+    return optax.join_schedules(cycles, bounds[1:-1])
+
+
 SCHEDULES = {
     "cosine": cosine,
     "wsd": wsd,
     "linear": linear,
     "constant": constant,
+    "inverse_sqrt": inverse_sqrt,
+    "cyclic": cyclic,
 }
 
 

@@ -1,10 +1,12 @@
-"""Gradient transformations that Optax lacks."""
+"""Gradient transformations that Optax lacks, or that it has in another form."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from gptjax.types import Params
 
 
 class SkipState(NamedTuple):
@@ -39,3 +41,39 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
         return updates, SkipState(inner_state, (state.consecutive + 1) * skipped, state.total + skipped)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class AverageState(NamedTuple):
+    """The wrapped optimiser's state, the averaged parameters (float32) and the number of updates (int32)."""
+
+    inner: Any
+    average: Params
+    count: jax.Array
+
+
+def average_params(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+    """Keeps the exponential average of the parameters as they are after each update, without bias at any time.
+
+    The weights are those of a bias-corrected average from zero, (1 - decay) decay^age over their sum, so the initial
+    parameters have none; but corrected is what is kept, and reading it takes no division. `optax.ema` averages updates.
+    """
+
+    def init(params):
+        # A copy, so that parameters and state can both be donated.
+        average = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
+        return AverageState(inner.init(params), average, jnp.zeros((), jnp.int32))
+
+    def update(grads, state, params=None):
+        updates, inner_state = inner.update(grads, state.inner, params)
+        count = optax.safe_increment(state.count)
+        rate = (1 - decay) / (1 - jnp.float32(decay) ** count)
+        after = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda mean, p: mean + rate * (p - mean), state.average, after)
+        return updates, AverageState(inner_state, average, count)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_each(factors: Any) -> optax.GradientTransformation:
+    """Multiplies the update of each parameter by its factor, out of a tree like the parameters'."""
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors))

@@ -1,6 +1,7 @@
 """Checkpoints through Orbax: asynchronous, atomic, restorable onto any mesh. The only file that knows Orbax.
 
-A checkpoint N is the state after N batches, in four items: params, opt_state, data (the cursor) and meta.
+A checkpoint N is the state after N batches, in four items: params, opt_state, data (the cursor) and meta. Where the
+optimiser keeps an average there is a fifth, evaluation_params, so that nobody has to know the optimiser to use it.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from gptjax.train.workdir import Workdir
 from gptjax.types import Params, UserError
 
 METRIC = "valid_loss"
+AVERAGE = "evaluation_params"
 
 
 class Checkpoints:
@@ -73,13 +75,15 @@ class Checkpoints:
 
     def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], valid_loss: float | None) -> None:
         """Starts to save, and returns once the state may be donated; raises UserError where the disk refuses."""
+        arrays = {"params": state.params, "opt_state": state.opt_state}
+        if (average := state.evaluation_params) is not state.params:
+            arrays[AVERAGE] = average
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            opt_state=ocp.args.StandardSave(state.opt_state),
+            **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items()},
             data=ocp.args.JsonSave({"cursor": cursor}),
             meta=ocp.args.JsonSave({"step": step, **meta}),
         )
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
         free = shutil.disk_usage(self._directory).free
         if free < size // jax.process_count():  # said before the disk is full: records and samples need room as well
             raise self._unsaved(f"{free / 2**20:,.1f} MiB are free, {size / 2**20:,.1f} MiB are needed")
@@ -117,8 +121,9 @@ class Checkpoints:
         return TrainState(step_array, items.params, items.opt_state), items.data["cursor"]
 
     def restore_params(self, step: int, abstract: Params) -> Params:
-        """Returns the parameters alone, laid out as `abstract` says."""
-        return self._restore(step, params=ocp.args.StandardRestore(abstract)).params
+        """Returns the parameters to evaluate, sample from or start with, laid out as `abstract` says."""
+        item = AVERAGE if (self._directory / str(step) / AVERAGE).exists() else "params"
+        return self._restore(step, **{item: ocp.args.StandardRestore(abstract)})[item]
 
     def _restore(self, step: int, **items: Any) -> Any:
         folder = self._directory / str(step)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gptjax.optim.optimizer import state_shardings
+from gptjax.optim.optimizer import evaluation_params, state_shardings
 from gptjax.sharding import Layout, shardings
 from gptjax.types import Params
 
@@ -17,6 +17,11 @@ class TrainState(NamedTuple):
     step: jax.Array
     params: Params
     opt_state: Any
+
+    @property
+    def evaluation_params(self) -> Params:
+        """What is evaluated and sampled from: an average where the optimiser keeps one, else `params` itself."""
+        return evaluation_params(self.opt_state, self.params)
 
 
 def abstract_state(params: Params, names: Any, tx: optax.GradientTransformation, layout: Layout) -> TrainState:

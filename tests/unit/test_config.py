@@ -29,10 +29,12 @@ def test_dataclass_to_config_dict_and_back():
 
 
 def test_to_json_and_back():
-    cfg = change(profile={"steps": (3, 5)}, model={"d_ff": 99})
+    cfg = change(profile={"steps": (3, 5)}, model={"d_ff": 99}, optim={"lr_factors": ((".*", 0.5), ("a", 2.0))})
     back = from_config_dict(json.loads(json.dumps(to_plain(cfg))))
     assert (back.profile.steps, back.model.d_ff) == ((3, 5), 99)
+    assert back.optim.lr_factors == ((".*", 0.5), ("a", 2.0))
     assert to_plain(back) == to_plain(cfg)
+    assert fingerprint(back) == json.loads(json.dumps(fingerprint(cfg)))
 
 
 def test_every_field_has_a_docstring():
@@ -101,6 +103,8 @@ def test_how_a_run_is_executed_is_no_part_of_it():
         {"optim": {"num_steps": 5}},
         {"data": {"batch_size": 3}},
         {"optim": {"schedule": Choice("wsd")}},
+        {"optim": {"ema_decay": 0.9}},
+        {"optim": {"lr_factors": ((".*", 0.5),)}},
     ],
 )
 def test_what_changes_the_result_is_part_of_it(groups):

@@ -39,6 +39,21 @@ def test_texts_between_commas_keep_brackets_and_spaces_and_a_list_keeps_commas()
         apply("sample.prompts=[a")
 
 
+def test_pairs_are_written_as_in_python():
+    """With numbers read as numbers, and texts that hold commas, brackets and backslashes."""
+    written = r"""optim.lr_factors=((".*/(bias|scale)",2),('a\\.b, c', 0.5))"""
+    factors = apply(written).optim.lr_factors
+    assert factors == ((".*/(bias|scale)", 2.0), (r"a\.b, c", 0.5))
+    assert type(factors[0][1]) is float
+    assert apply("optim.lr_factors=()").optim.lr_factors == ()
+
+
+@pytest.mark.parametrize("text", ['("a",0.5)', "a,0.5", '(("a",0.5,1),)', '(("a","b"),)', '(("a"),)', "((1,2)"])
+def test_what_is_no_row_of_pairs_is_told_so(text):
+    with pytest.raises(UserError, match=r"lr_factors=.* must be \(\(a text, a number\), \.\.\.\)"):
+        apply(f"optim.lr_factors={text}")
+
+
 def test_a_value_may_stand_apart_and_hold_equals_signs():
     rest, changes = overrides.split(["--config.data.path", "a=b.txt", "--workdir=x", "--config.data.path=c=d"])
     assert (rest, changes) == (["--workdir=x"], [("data.path", "a=b.txt"), ("data.path", "c=d")])

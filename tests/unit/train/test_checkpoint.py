@@ -6,8 +6,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from gptjax.optim.transforms import AverageState
 from gptjax.train.checkpoint import Checkpoints
 from gptjax.train.state import TrainState
 from gptjax.types import UserError
@@ -17,9 +19,13 @@ def state(step):
     return TrainState(jnp.asarray(step, jnp.int32), {"w": jnp.full(1000, float(step))}, {"m": jnp.ones(3) * step})
 
 
-def abstract():
+def laid_out(state):
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), state(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), state)
+
+
+def abstract():
+    return laid_out(state(0))
 
 
 def saved(path, losses, keep=2):
@@ -55,6 +61,19 @@ def test_restore_gives_state_cursor_and_meta(tmp_path):
 def test_parameters_alone(tmp_path):
     params = saved(tmp_path, {7: None}).restore_params(7, abstract().params)
     np.testing.assert_array_equal(params["w"], state(7).params["w"])
+
+
+def test_where_an_average_is_kept_it_is_what_others_get(tmp_path):
+    """To evaluate, to sample from or to start with; a run that goes on gets its parameters."""
+    averaged = AverageState(optax.EmptyState(), {"w": jnp.full(1000, 0.5)}, jnp.ones((), jnp.int32))
+    whole = state(3)._replace(opt_state=averaged)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(whole, 3, 24, {}, None)
+    alone = Checkpoints(tmp_path, read_only=True).restore_params(3, abstract().params)
+    np.testing.assert_array_equal(alone["w"], 0.5)
+    restored, _ = Checkpoints(tmp_path, read_only=True).restore(3, laid_out(whole))
+    np.testing.assert_array_equal(restored.params["w"], 3.0)
+    np.testing.assert_array_equal(restored.evaluation_params["w"], 0.5)
 
 
 def test_a_save_is_not_changed_by_what_comes_after(tmp_path):

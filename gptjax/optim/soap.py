@@ -1,0 +1,135 @@
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
+
+Shapes: N stacked matrices, I inputs, O outputs, S either, J and P inputs and outputs in the eigenbases.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gptjax.optim.matrices import Matrix
+from gptjax.types import Array, Params
+
+_einsum = functools.partial(jnp.einsum, precision="highest")  # bfloat16 products would leave no orthogonal basis
+
+
+class SoapState(NamedTuple):
+    """Moments, and of both sides of each matrix the averaged products G G^T, G^T G and their eigenvectors.
+
+    The second moment is that of the rotated gradient. What belongs to a side has the side's own dims and then all of
+    them as one, so that it lies on devices as the parameter does. A side without a basis has masks.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+    grams: tuple[Params, Params]
+    bases: tuple[Params, Params]
+
+
+def scale_by_soap(
+    matrices: Any, *, b1: float, b2: float, eps: float, refresh_every: int, max_dim: int, mu_dtype: str | None
+) -> optax.GradientTransformation:
+    """Rotates matrices into their eigenbases, takes Adam's step there and rotates back; the rest takes Adam's as it is.
+
+    The first update only finds the bases, as in the authors' code, and moves nothing. They are refreshed every
+    `refresh_every` updates, by a step of power iteration and a QR decomposition. A side of more than `max_dim` keeps
+    its own basis (one-sided SOAP). `matrices` is a tree of what matrix each parameter is, or None.
+    """
+
+    def side_shape(x: Array, matrix: Matrix | None, side: int) -> tuple[int, ...] | None:
+        if matrix is None:
+            return None
+        dims = (x.shape[matrix.first : matrix.split], x.shape[matrix.split :])[side]
+        size = math.prod(dims)
+        return (*x.shape[: matrix.first], *dims, size) if size <= max_dim else None
+
+    def init(params):
+        def zeros(x, matrix, *, side):
+            shape = side_shape(x, matrix, side)
+            return optax.MaskedNode() if shape is None else jnp.zeros(shape, jnp.float32)
+
+        def both():
+            left, right = (jax.tree.map(functools.partial(zeros, side=side), params, matrices) for side in (0, 1))
+            return left, right
+
+        mu = optax.tree.zeros_like(params, dtype=mu_dtype)
+        return SoapState(jnp.zeros((), jnp.int32), mu, optax.tree.zeros_like(params), both(), both())
+
+    def update(grads, state, params=None):
+        del params
+        first = state.count == 0
+
+        def step(g, mu, nu, left, right, left_basis, right_basis, matrix):
+            bases = (left_basis, right_basis)
+            momentum = b1 * mu.astype(g.dtype) + (1 - b1) * g
+            square = b2 * nu + (1 - b2) * jnp.square(_rotate(g, matrix, bases))
+            mean = _rotate(momentum, matrix, bases) / (1 - b1**state.count)
+            direction = _rotate(mean / (jnp.sqrt(square / (1 - b2**state.count)) + eps), matrix, bases, back=True)
+            kept = jnp.where(first, 0, direction), jnp.where(first, 0, momentum), jnp.where(first, 0, square)
+            new = zip((left, right), _grams(g, matrix, (left, right)), strict=True)
+            grams = [
+                jax.tree.map(lambda old, gram: jnp.where(first, gram, b2 * old + (1 - b2) * gram), *x) for x in new
+            ]
+            return kept[0], kept[1].astype(mu.dtype), kept[2], *grams
+
+        treedef = jax.tree.structure(grads)
+        columns = (grads, state.mu, state.nu, *state.grams, *state.bases, matrices)
+        rows = zip(*map(treedef.flatten_up_to, columns), strict=True)
+        new = zip(*(step(*row) for row in rows), strict=True)
+        updates, mu, nu, left, right = (jax.tree.unflatten(treedef, column) for column in new)
+        # One branch for all sides: the devices come together in it, and must do so in one order.
+        what = jnp.where(first, 0, jnp.where(state.count % refresh_every == 0, 1, 2))
+        bases = jax.lax.switch(what, [_eigenvectors, _turned, lambda grams, bases: bases], (left, right), state.bases)
+        return updates, SoapState(state.count + 1, mu, nu, (left, right), bases)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _eigenvectors(grams, bases):
+    """Finds the eigenvectors of every side."""
+    del bases
+    return jax.tree.map(lambda gram: jnp.linalg.eigh(_square(gram))[1].reshape(gram.shape), grams)
+
+
+def _turned(grams, bases):
+    """Turns every basis one step of power iteration nearer to the eigenvectors."""
+
+    def turn(gram, basis):
+        return jnp.linalg.qr(_einsum("nij,njk->nik", _square(gram), _square(basis)))[0].reshape(basis.shape)
+
+    return jax.tree.map(turn, grams, bases)
+
+
+def _square(x):
+    """Returns what the state keeps of a side as x_NSS."""
+    return x.reshape(-1, x.shape[-1], x.shape[-1])
+
+
+def _grams(g, matrix, like):
+    """Returns the products G G^T and G^T G in the shape of `like`; what is masked there stays so."""
+    if matrix is None:
+        return like
+    g_NIO = matrix.flat(g)
+    products = ("nio,njo->nij", "nio,nip->nop")
+    return tuple(
+        old if isinstance(old, optax.MaskedNode) else _einsum(product, g_NIO, g_NIO).reshape(old.shape)
+        for product, old in zip(products, like, strict=True)
+    )
+
+
+def _rotate(x, matrix, bases, *, back=False):
+    """Returns Q_L^T X Q_R, or Q_L X Q_R^T to get back, in the shape of x."""
+    if matrix is None:
+        return x
+    left, right = bases
+    y = matrix.flat(x)
+    if not isinstance(left, optax.MaskedNode):
+        y = _einsum("nij,njo->nio" if back else "nij,nio->njo", _square(left), y)
+    if not isinstance(right, optax.MaskedNode):
+        y = _einsum("nop,nip->nio" if back else "nop,nio->nip", _square(right), y)
+    return y.reshape(x.shape)
