@@ -30,10 +30,12 @@ STARTS = {
 Hoffmann's grid has as many starts and the same exponents, but fixes A and B themselves, which suits sizes like theirs
 alone. Relative to the runs, the fit is the same in whatever units loss, parameters and tokens are counted.
 """
-NUM_DESCENTS = 40
+NUM_DESCENTS = 20
 """The starts of least objective that L-BFGS goes down from; the others are only looked at."""
 NUM_WARM = 2
 """Where the fit of a resample starts: at the best fit, and at the best start of the grid."""
+EDGE = 1e-3
+"""What ends so near to the least or the greatest start of its grid, or beyond, is no result of the data."""
 COVERAGE = 0.95
 
 
@@ -104,7 +106,7 @@ class Fit:
     residuals_R: Array
     """Log of observed over fitted loss."""
     at_edge: tuple[str, ...]
-    """Coefficients that ended outside the range of their starts, or on its border."""
+    """Coefficients that ended at the edge of their starts or beyond."""
 
     def interval(self, quantity: Callable[[Law], float]) -> tuple[float, float]:
         """Returns the percentile interval of a quantity; a resample in which it is not defined widens both ends."""
@@ -198,6 +200,8 @@ def fit(params_R: Array, tokens_R: Array, loss_R: Array, num_resamples: int = 10
         resampled=tuple(resampled),
         residuals_R=problem.y_R - problem.terms(best)[0],
         at_edge=tuple(
-            name for x, (name, grid) in zip(best, STARTS.items(), strict=True) if not min(grid) < x < max(grid)
+            name
+            for x, (name, grid) in zip(best, STARTS.items(), strict=True)
+            if not min(grid) + EDGE < x < max(grid) - EDGE
         ),
     )
