@@ -143,15 +143,21 @@ def warnings(runs: "Runs", fitted: "Fit", budget: float) -> list[str]:
     """Says in words what cannot be believed."""
     found = list(runs.notes)
     found += [
-        f"the fit puts {name} at or beyond the edge of its starts ({name} = {getattr(fitted.law, name):.3g}): "
+        f"the fit puts {name} = {getattr(fitted.law, name):.3g} at the edge of its starts or beyond: "
         f"the data does not determine {name}"
         for name in fitted.at_edge
     ]
-    for group in quantities(budget).values():
-        for name, quantity in group.items():
-            low, high = fitted.interval(quantity)
-            if name not in fitted.at_edge and not (low > 0 and high <= WIDE * low):
-                found.append(f"the data does not determine {name}: its interval is {low:.3g} to {high:.3g}")
+    wide = [
+        name
+        for group in quantities(budget).values()
+        for name, quantity in group.items()
+        for low, high in [fitted.interval(quantity)]
+        if not (low > 0 and high <= WIDE * low)
+    ]
+    if wide:
+        found.append(
+            f"the data does not determine {', '.join(wide)}: the ends of the interval differ {WIDE}-fold or more"
+        )
     times = budget / max(6 * run.params * run.tokens for run in runs.runs)
     if times > FAR:
         found.append(f"the budget is {times:,.0f} times that of the largest run: an extrapolation")

@@ -100,7 +100,9 @@ def test_the_gradient_is_that_of_the_objective(x):
     for i, direction in enumerate(np.eye(5) * step):
         ahead, behind = (problem.objective(point + sign * direction, weight_R)[0] for sign in (1, -1))
         # the second derivative is at most 1 / DELTA^2 a run, and only where a kink lies within the step
-        assert abs((ahead - behind) / (2 * step) - gradient[i]) < 1e-4 * np.abs(gradient).max() + 42 * step / law.DELTA**2
+        assert (
+            abs((ahead - behind) / (2 * step) - gradient[i]) < 1e-4 * np.abs(gradient).max() + 42 * step / law.DELTA**2
+        )
 
 
 @settings(max_examples=3, deadline=None)
