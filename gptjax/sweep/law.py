@@ -1,7 +1,7 @@
 """Loss as a function of size: L(N, D) = E + A / N^alpha + B / D^beta, its fit, its intervals and its optimum.
 
-The third approach of Hoffmann et al. 2022 (arXiv 2203.15556, appendix D.3): the Huber loss of log residuals, by L-BFGS
-from a grid of starts. Knows numbers alone: no runs, no files, no words.
+The third approach of Hoffmann et al. 2022 (arXiv 2203.15556, appendix D.3): the Huber loss of log residuals, by a
+quasi-Newton search from a grid of starts. Knows numbers alone: no runs, no files, no words.
 
 Shapes: R runs, P the five coefficients as they are searched for.
 """
@@ -31,7 +31,7 @@ Hoffmann's grid has as many starts and the same exponents, but fixes A and B the
 alone. Relative to the runs, the fit is the same in whatever units loss, parameters and tokens are counted.
 """
 NUM_DESCENTS = 20
-"""The starts of least objective that L-BFGS goes down from; the others are only looked at."""
+"""The starts of least objective that BFGS goes down from; the others are only looked at."""
 NUM_WARM = 2
 """Where the fit of a resample starts: at the best fit, and at the best start of the grid."""
 EDGE = 1e-3
@@ -146,8 +146,8 @@ class _Problem:
     def objective(self, x_P: Array, weight_R: Array) -> tuple[float, Array]:
         """Returns the sum of Huber losses, in units of DELTA squared so that it is of the order of R, and its gradient.
 
-        A sum, not a mean: with means, L-BFGS's test of relative decrease ends the search early, which
-        was found to be what made the published coefficients imprecise (Besiroglu et al. 2024, arXiv 2404.10102).
+        A sum, not a mean: means this small meet an optimiser's tolerance far from the optimum, which is what made
+        the published coefficients imprecise (Besiroglu et al. 2024, arXiv 2404.10102).
         """
         fitted_R, share_3R = self.terms(x_P)
         r_R = (fitted_R - self.y_R) / DELTA
@@ -158,11 +158,14 @@ class _Problem:
         return float(value), np.array([e, a, b, -grad_3R[1] @ self.n_R, -grad_3R[2] @ self.d_R])
 
     def descend(self, starts: Sequence[Array], weight_R: Array) -> Array:
-        """Returns the best end of L-BFGS from some starts."""
-        options = {"maxiter": 2000, "maxfun": 4000, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-7}
+        """Returns the best end of BFGS from some starts.
+
+        With five coefficients there is no memory to limit, and SciPy's L-BFGS, which ends at the same place, spends
+        most of its time on LAPACK's threads: it took five to fifteen times as long on two cores that others used too.
+        """
+        options = {"maxiter": 2000, "gtol": 1e-6}
         ends = [
-            minimize(self.objective, start, (weight_R,), method="L-BFGS-B", jac=True, options=options)
-            for start in starts
+            minimize(self.objective, start, (weight_R,), method="BFGS", jac=True, options=options) for start in starts
         ]
         return min(ends, key=lambda end: end.fun).x
 

@@ -70,6 +70,12 @@ def main(argv: Sequence[str]) -> int:
     if problems:
         raise UserError.join("the flags do not fit", problems)
 
+    import absl.logging
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # records are read: no chip is started for that
+    absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax tells of every folder that it opens
+
     from gptjax.sweep.law import fit
     from gptjax.sweep.scaling_page import draw, page
     from gptjax.sweep.scaling_runs import read_file, read_sweep

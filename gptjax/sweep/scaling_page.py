@@ -59,7 +59,7 @@ def _losses_by_size(axes, fitted: Fit, params, flops, loss) -> None:
 def _optimum_by_compute(axes, fitted: Fit, params, flops, budget: float) -> None:
     """The size that the law would choose, with its interval, among the sizes that were trained."""
     axes.scatter(flops, params, s=18, color="0.6", label="runs")
-    compute = np.geomspace(min(flops.min(), budget), max(flops.max(), budget), 40)
+    compute = np.geomspace(min(flops.min(), budget), max(flops.max(), budget), 12)
     best = np.array([fitted.law.optimum(C).params for C in compute])
     low, high = np.transpose([fitted.interval(lambda law, C=C: law.optimum(C).params) for C in compute])
     known = np.isfinite(best) & np.isfinite(low) & np.isfinite(high) & (low > 0)

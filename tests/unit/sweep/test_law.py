@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from gptjax.sweep import law
 from gptjax.sweep.law import COEFFICIENTS, Law, fit
@@ -103,6 +104,17 @@ def test_the_gradient_is_that_of_the_objective(x):
         assert (
             abs((ahead - behind) / (2 * step) - gradient[i]) < 1e-4 * np.abs(gradient).max() + 42 * step / law.DELTA**2
         )
+
+
+def test_hoffmanns_optimiser_ends_at_the_same_place():
+    """L-BFGS, from starts of every kind."""
+    loss = losses(PUBLISHED["hoffmann"], noise=2e-3)
+    problem = law._Problem.of(*grid(), loss)
+    ours = fit(*grid(), loss, num_resamples=0).law
+    for start in ([0, 0, 0, 0, 0], [-2, -5, 0, 2, 0.5], [-1, -1, -5, 0.5, 2]):
+        tight = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-7}
+        end = minimize(problem.objective, start, (np.ones(42),), method="L-BFGS-B", jac=True, options=tight)
+        np.testing.assert_allclose(values(problem.law(end.x)), values(ours), rtol=1e-4)
 
 
 @settings(max_examples=3, deadline=None)
