@@ -1,0 +1,75 @@
+"""The picture of a scaling law, as SVG, and the page that holds it. The only file of the law that knows matplotlib."""
+
+import html
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from gptjax.sweep.law import Fit
+from gptjax.sweep.scaling_runs import Runs
+
+PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Scaling law: {source}</title>
+<style>
+  body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
+  pre {{ overflow-x: auto; }}
+  svg {{ width: 100%; height: auto; }}
+</style>
+<h1>Scaling law: {source}</h1>
+{picture}
+<pre>{words}</pre>
+</html>
+"""
+
+
+def draw(runs: Runs, fitted: Fit, budget: float) -> str:
+    """Returns an SVG of three panels: losses by size, the optimum by compute, and observed against fitted losses."""
+    figure = Figure(figsize=(15, 4.6), layout="constrained")
+    by_size, by_compute, by_fit = figure.subplots(1, 3)
+    params, tokens, loss = runs.arrays()
+    flops = 6 * params * tokens
+    _losses_by_size(by_size, fitted, params, flops, loss)
+    _optimum_by_compute(by_compute, fitted, params, flops, budget)
+    by_fit.axline((loss.min(), loss.min()), slope=1, color="0.7")
+    by_fit.scatter(fitted.law.loss(params, tokens), loss, s=18)
+    by_fit.set(xlabel="fitted loss", ylabel="observed loss", title="Fit")
+    buffer = io.StringIO()
+    # Text as text, so that it can be searched; a fixed salt and no date, so that one fit gives one file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gptjax"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _losses_by_size(axes, fitted: Fit, params, flops, loss) -> None:
+    """The runs, and a line of the law for each of a few budgets, whose lowest point is the best size."""
+    dots = axes.scatter(params, loss, c=np.log10(flops), s=18)
+    axes.figure.colorbar(dots, ax=axes, label="log10 of FLOPs (6 N D)")
+    size = np.geomspace(params.min(), params.max(), 100)
+    for compute in np.geomspace(flops.min(), flops.max(), 5):
+        axes.plot(size, fitted.law.loss(size, compute / 6 / size), color=dots.cmap(dots.norm(np.log10(compute))))
+    margin = 0.1 * (loss.max() - loss.min())  # far from the runs the lines go where nobody looks
+    axes.set_ylim(loss.min() - margin, loss.max() + margin)
+    axes.set(xscale="log", xlabel="parameters", ylabel="loss", title="Loss by size; lines: the law, one budget each")
+
+
+def _optimum_by_compute(axes, fitted: Fit, params, flops, budget: float) -> None:
+    """The size that the law would choose, with its interval, among the sizes that were trained."""
+    axes.scatter(flops, params, s=18, color="0.6", label="runs")
+    compute = np.geomspace(min(flops.min(), budget), max(flops.max(), budget), 12)
+    best = np.array([fitted.law.optimum(C).params for C in compute])
+    low, high = np.transpose([fitted.interval(lambda law, C=C: law.optimum(C).params) for C in compute])
+    known = np.isfinite(best) & np.isfinite(low) & np.isfinite(high) & (low > 0)
+    axes.plot(compute[known], best[known], label="compute-optimal")
+    axes.fill_between(compute[known], low[known], high[known], alpha=0.2, label="95 % interval")
+    axes.set(xscale="log", yscale="log", xlabel="FLOPs (6 N D)", ylabel="parameters", title="Optimal size by compute")
+    axes.legend(fontsize="small")
+
+
+def page(source: str, lines: Sequence[str], picture: str) -> str:
+    """Returns a page that needs no other file."""
+    drawing = picture[picture.index("<svg") :]  # without the XML declaration, which has no place inside of HTML
+    return PAGE.format(source=html.escape(source), picture=drawing, words=html.escape("\n".join(lines)))
