@@ -1,0 +1,232 @@
+"""A sweep as a page, in HTML and in Markdown: means with intervals, curves, what differs, and what is missing.
+
+Nothing is averaged in silence: each row says how many of its runs finished, and the others are listed with the reason.
+"""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gptjax.sweep import plots
+from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
+from gptjax.sweep.runs import Run
+from gptjax.sweep.table import Table
+from gptjax.train.progress import duration, number
+from gptjax.train.workdir import write_atomically, writing
+
+NOTES = """\
+Means are over the runs that finished, a run for each seed. ± is the half width of the 95 % interval of that mean, by
+Student's t over seeds: how much other seeds would move it, on this text and with these settings. Differences are from
+the first arm, run by run of the same seed, and their interval is that of the paired differences; below zero is better
+than the first arm. Intervals are each by itself, not corrected for the number of arms. A dash instead of an interval:
+one seed does not tell how much seeds matter. A run is called diverged where its last loss is not finite, or where the
+last validation loss is above the first training loss.
+"""
+CURVES = """\
+A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first tenth of each
+curve, and a run that diverges goes out by the top. FLOPs are those of the model (gptjax/model/accounting.py); training
+time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
+"""
+
+
+def write_report(config: str, runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Writes report.html and report.md into the sweep's folder and returns their paths."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    results = [read_result(run) for run in runs]
+    arms = group(results)
+    pages = {"report.html": _html(config, arms, results), "report.md": _markdown(config, arms, results)}
+    for name, text in pages.items():
+        write_atomically(folder / name, text)
+    return [folder / name for name in pages]
+
+
+# ---- what both pages say
+
+
+def _summary(results: Sequence[Result]) -> str:
+    counts = Counter(result.state for result in results)
+    return f"{len(results)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) + "."
+
+
+def _command(config: str, folder: Path) -> str:
+    where = "" if folder == Path("runs") / Path(config).stem else f" --workdir={shlex.quote(str(folder))}"
+    return f"python -m gptjax.sweep --config={shlex.quote(config)}{where} --run --report"
+
+
+def arm_table(arms: Sequence[Arm]) -> Table:
+    """Returns the table of arms: how many runs finished, and their means."""
+    rows = []
+    for arm in arms:
+        bits = arm.estimate(lambda result: result.last("bits_per_byte"))
+        rows.append(
+            [
+                arm.name,
+                _finished(arm),
+                _with_interval(arm.estimate(lambda result: result.last("loss")), ".4f"),
+                _with_interval(bits, ".4f"),
+                "(first arm)" if arm is arms[0] else _with_interval(arm.difference(arms[0]), "+.4f", counted=True),
+                number(_mean(arm.estimate(lambda result: result.num_params)), ",.0f"),
+                number(_mean(arm.estimate(lambda result: result.last("tokens_seen"))), ",.0f"),
+                _time(arm.estimate(lambda result: result.seconds)),
+            ]
+        )
+    titles = (
+        "arm",
+        "seeds",
+        "validation loss (nats a token)",
+        "bits a byte",
+        "difference in loss (paired)",
+        "parameters",
+        "tokens a run",
+        "training time",
+    )
+    return Table(titles, rows, num_words=2, marks=[plots.swatch(number) for number in range(len(arms))])
+
+
+def _finished(arm: Arm) -> str:
+    diverged = sum(result.state == "diverged" for result in arm.results)
+    words = f"{len(arm.finished)} of {len(arm.results)} runs finished"
+    return f"{words}, {diverged} diverged" if diverged else words
+
+
+def _with_interval(value: Estimate | None, form: str, *, counted: bool = False) -> str:
+    if value is None:
+        return "-"
+    seeds = f" ({value.count})" if counted and value.half_width is not None else ""
+    interval = "– (one seed)" if value.half_width is None else f"± {value.half_width:.4f}{seeds}"
+    return f"{value.mean:{form}} {interval}"
+
+
+def _mean(value: Estimate | None) -> float | None:
+    return None if value is None else value.mean
+
+
+def _time(value: Estimate | None) -> str:
+    return "-" if value is None else duration(value.mean)
+
+
+def missing_table(results: Sequence[Result]) -> Table | None:
+    """Returns the runs that enter no mean, with the reason, or None where all finished."""
+    rows = [[result.run.name, result.state, result.why] for result in results if result.state != "finished"]
+    return Table(("run", "state", "why"), rows, num_words=3) if rows else None
+
+
+def run_table(results: Sequence[Result]) -> Table:
+    """Returns all runs with their last numbers."""
+    rows = [
+        [
+            result.run.name,
+            result.state,
+            f"{result.step:,}",
+            number(result.last("loss", "train"), ".4f"),
+            number(result.last("loss"), ".4f"),
+            number(result.last("bits_per_byte"), ".4f"),
+            duration(result.seconds),
+        ]
+        for result in results
+    ]
+    titles = ("run", "state", "step", "last training loss", "last validation loss", "bits a byte", "training time")
+    return Table(titles, rows, num_words=2)
+
+
+def option_table(arms: Sequence[Arm]) -> Table | None:
+    """Returns the options in which the arms' resolved configs differ, or None where there are none."""
+    differing = differing_options(arms)
+    rows = [[arm.name, *(_value(values[i]) for values in differing.values())] for i, arm in enumerate(arms)]
+    return Table(("arm", *differing), rows, num_words=1 + len(differing)) if differing else None
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+# ---- the two pages
+
+
+def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+    folder = results[0].run.workdir.parent
+    parts = [f"# {folder.name}", _summary(results), f"```\n{_command(config, folder)}\n```"]
+    parts += ["## Results", arm_table(arms).markdown(), NOTES.rstrip()]
+    missing, options = missing_table(results), option_table(arms)
+    if missing is not None:
+        parts += ["## Not in the means", missing.markdown()]
+    if options is not None:
+        parts += ["## What differs", options.markdown()]
+    parts += ["## Runs", run_table(results).markdown(), "Loss curves are in report.html."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+    folder = results[0].run.workdir.parent
+    parts = [
+        f"<h1>{escape(folder.name)}</h1>",
+        f"<p>{escape(_summary(results))}</p>",
+        f"<pre>{escape(_command(config, folder))}</pre>",
+        f"<h2>Results</h2>\n{arm_table(arms).html()}",
+        f'<p class="note">{escape(NOTES)}</p>',
+    ]
+    missing, options = missing_table(results), option_table(arms)
+    if missing is not None:
+        parts.append(f'<section class="missing"><h2>Not in the means</h2>\n{missing.html()}</section>')
+    legend = "".join(f"<li>{plots.swatch(i)}{escape(arm.name)}</li>" for i, arm in enumerate(arms))
+    parts.append(f'<h2>Loss curves</h2>\n<ul class="legend">{legend}</ul>')
+    for split, title in (("valid", "Validation"), ("train", "Training")):
+        window = plots.window_for(arms, split)
+        curves = plots.loss_curves(arms, split, window)
+        of = f", each point the mean of {window} rows" if window > 1 else ""
+        parts.append(f"<h3>{title}{of}</h3>\n{curves or '<p>No run has a point yet.</p>'}")
+    parts.append(f'<p class="note">{escape(CURVES)}</p>')
+    if options is not None:
+        what = "<p>Options of the resolved configs, the seed apart.</p>"
+        parts.append(f"<h2>What differs</h2>\n{what}\n{options.html()}")
+    parts.append(f"<h2>Runs</h2>\n{run_table(results).html()}")
+    body = "\n".join(parts)
+    return _PAGE.format(title=escape(folder.name), style=_STYLE, body=body)
+
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+_STYLE = """\
+:root { color-scheme: light dark; --ink: #1d1f23; --page: #fff; --soft: #5d636d; --rule: #d9dce1; --shade: #f5f6f8;
+  --alarm: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e6ea; --page: #16181c; --soft: #9aa1ac; --rule: #363a42; --shade: #1f2227; --alarm: #ff8a80; }
+}
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
+main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
+h2 { font-size: 1.2rem; margin: 2.25rem 0 .6rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .4rem; font-weight: 600; }
+p { max-width: 52rem; margin: .5rem 0; }
+pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; font-size: .85rem; }
+.note { color: var(--soft); font-size: .87rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal; min-width: 4.5rem; }
+th.words, td.words { text-align: left; white-space: normal; }
+th:first-child, td:first-child { padding-left: 0; }
+.missing h2, .missing td:nth-child(2) { color: var(--alarm); }
+.swatch { margin-right: .5rem; vertical-align: middle; }
+.legend { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; }
+.curves { width: 100%; height: auto; color: var(--ink); }
+"""
