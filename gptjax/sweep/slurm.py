@@ -26,7 +26,7 @@ case $SLURM_ARRAY_TASK_ID in
 {cases}
   *) echo "there is no run $SLURM_ARRAY_TASK_ID" >&2 && exit 2 ;;
 esac
-exec {job} "${{flags[@]}}"
+exec {job} "$@"
 """
 
 
@@ -45,7 +45,7 @@ def write_array(config: str, runs: Sequence[Run], folder: Path, parallel: int | 
         config=config,
         name=folder.name,
         array=",".join(map(str, numbers)) + limit,
-        cases="\n".join(f"  {number}) flags=({shlex.join(run.flags)}) ;;" for number, run in enumerate(runs)),
+        cases="\n".join(f"  {number}) set -- {shlex.join(run.flags)} ;;" for number, run in enumerate(runs)),
         job=JOB,
     )
     write_atomically(script, text)
