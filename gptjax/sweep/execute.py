@@ -105,7 +105,7 @@ def execute(runs: Sequence[Run], parallel: int, board: Board) -> int:
                     write_outcome(worker.run, code, worker.last_words)
                     how = f"exit code {code}" if code > 0 else f"died of signal {-code}"
                     board.say(f"FAILED    {worker.run.name}  {took}  {how}: {worker.last_words}")
-            if board.is_live and time.monotonic() - updated > _UPDATE_SECONDS:
+            if working and board.is_live and time.monotonic() - updated > _UPDATE_SECONDS:
                 updated = time.monotonic()
                 rest = f"{done} of {len(runs)} done, {len(failed)} failed, {len(waiting)} waiting"
                 board.update([worker.line for worker in working], rest)

@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gptjax.train.progress import duration, number
+from gptjax.train.progress import Terminal, duration, number
 
 
 class Line(NamedTuple):
@@ -25,7 +24,7 @@ class Board:
     """The runs that go on, below what was said of the others."""
 
     def __init__(self):
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Terminal(highlight=False, soft_wrap=True)
         self._live: Live | None = None
 
     @contextlib.contextmanager

@@ -58,7 +58,7 @@ def sweep(command_line, tmp_path):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 # ---- the command line
@@ -135,6 +135,15 @@ def test_no_more_than_so_many_run_at_a_time_and_as_many_as_can(sweep):
     spans = [[float(t) for t in (sweep.runs / f"seed={i}" / "stdout.txt").read_text().split()] for i in range(4)]
     at_once = [sum(start <= moment < stop for start, stop in spans) for moment, _ in spans]
     assert max(at_once) == 2
+
+
+def test_a_reader_that_leaves_ends_nothing(sweep):
+    """As in a pipe to head: the runs go on, unheard."""
+    process = sweep("time.sleep(0.2); (workdir / 'end').touch()")
+    assert process.stdout.readline().startswith("start")
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert len(list(sweep.runs.glob("*/end"))) == 4
 
 
 WAITS = (
