@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
         from gptjax.sweep.progress import Board
 
         exit_code = execute(runs, args.parallel or 1, Board())
+        if exit_code == 0 and not args.report:
+            print("the same command with --report writes the page")
     elif not args.report:
         print("\n".join(run.command for run in runs))
     if args.report and exit_code in (0, 1):  # who stopped it does not wait for a page

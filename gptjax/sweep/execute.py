@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gptjax.sweep.hparams import write_hparams
 from gptjax.sweep.progress import Board, Line
 from gptjax.sweep.results import OUTCOME, is_done, write_outcome
-from gptjax.sweep.runs import Run, as_text
+from gptjax.sweep.runs import Run
 from gptjax.train.progress import duration
 from gptjax.train.signals import StopRequest
 from gptjax.train.workdir import Workdir, writing
-from gptjax.train.writer import TensorBoard
 
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _POLL_SECONDS = 0.1
@@ -83,7 +83,7 @@ def execute(runs: Sequence[Run], parallel: int, board: Board) -> int:
             while waiting and len(working) < parallel and not stop.requested:
                 run = waiting.pop(0)
                 board.say(f"start     {run.name}")
-                _name_in_tensorboard(run)
+                write_hparams(run)
                 working.append(Worker(run, group))
             if stop.signal_number is not None and not told:
                 board.say(f"stopping: {len(working)} runs save and end")
@@ -127,18 +127,6 @@ def _process_group() -> Iterator[int]:
         yield guard.pid
     finally:
         guard.communicate()  # closes its input: what the workers have left behind ends here
-
-
-def _name_in_tensorboard(run: Run) -> None:
-    """Gives a new run its row in TensorBoard's table; before the run's own events, which would be dropped after it."""
-    if any(run.workdir.glob("events.out.tfevents.*")):
-        return
-    with writing(run.workdir):
-        run.workdir.mkdir(parents=True, exist_ok=True)
-    board = TensorBoard(run.workdir, 0)
-    values = {option: v if isinstance(v, bool | int | float) else as_text(v) for option, v in run.overrides.items()}
-    board.hparams(run.name, values)
-    board.close()
 
 
 def _tail(path: Path, size: int = 8192) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.sweep import plots
+from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
 from gptjax.sweep.runs import Run
 from gptjax.sweep.table import Table
@@ -30,6 +31,8 @@ A line is a run, in the colour of its arm; nothing is averaged over runs. The sc
 curve, and a run that diverges goes out by the top. FLOPs are those of the model (gptjax/model/accounting.py); training
 time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
 """
+_MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing", "evaluation.", "model.seq_len")
+"""Beginnings of options that decide over which tokens the validation loss is taken."""
 
 
 def write_report(config: str, runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -49,7 +52,20 @@ def write_report(config: str, runs: Sequence[Run], folder: Path) -> list[Path]:
 
 def _summary(results: Sequence[Result]) -> str:
     counts = Counter(result.state for result in results)
-    return f"{len(results)} runs: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]) + "."
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    places = {f"{result.facts['num_devices']} x {result.facts['platform']}" for result in results if result.facts}
+    return f"{len(results)} runs: {states}." + (f" Devices a run: {', '.join(sorted(places))}." if places else "")
+
+
+def _caution(arms: Sequence[Arm]) -> str | None:
+    """Says so where the arms' losses are not means over the same tokens."""
+    differing = [path for path in differing_options(arms) if path.startswith(_MEASURED)]
+    if not differing:
+        return None
+    return (
+        f"Arms differ in {', '.join(differing)}: their losses are over other tokens, and neither the losses nor their "
+        f"differences can be compared. Bits a byte can, where the validation text is the same."
+    )
 
 
 def _command(config: str, folder: Path) -> str:
@@ -150,7 +166,8 @@ def _value(value: Any) -> str:
 def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
     folder = results[0].run.workdir.parent
     parts = [f"# {folder.name}", _summary(results), f"```\n{_command(config, folder)}\n```"]
-    parts += ["## Results", arm_table(arms).markdown(), NOTES.rstrip()]
+    caution = _caution(arms)
+    parts += ["## Results", *([f"**{caution}**"] if caution else []), arm_table(arms).markdown(), NOTES.rstrip()]
     missing, options = missing_table(results), option_table(arms)
     if missing is not None:
         parts += ["## Not in the means", missing.markdown()]
@@ -166,7 +183,9 @@ def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         f"<h1>{escape(folder.name)}</h1>",
         f"<p>{escape(_summary(results))}</p>",
         f"<pre>{escape(_command(config, folder))}</pre>",
-        f"<h2>Results</h2>\n{arm_table(arms).html()}",
+        "<h2>Results</h2>",
+        *([f'<p class="caution">{escape(caution)}</p>'] if (caution := _caution(arms)) else []),
+        arm_table(arms).html(),
         f'<p class="note">{escape(NOTES)}</p>',
     ]
     missing, options = missing_table(results), option_table(arms)
@@ -184,49 +203,4 @@ def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         what = "<p>Options of the resolved configs, the seed apart.</p>"
         parts.append(f"<h2>What differs</h2>\n{what}\n{options.html()}")
     parts.append(f"<h2>Runs</h2>\n{run_table(results).html()}")
-    body = "\n".join(parts)
-    return _PAGE.format(title=escape(folder.name), style=_STYLE, body=body)
-
-
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
-_STYLE = """\
-:root { color-scheme: light dark; --ink: #1d1f23; --page: #fff; --soft: #5d636d; --rule: #d9dce1; --shade: #f5f6f8;
-  --alarm: #b3261e; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6ea; --page: #16181c; --soft: #9aa1ac; --rule: #363a42; --shade: #1f2227; --alarm: #ff8a80; }
-}
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
-main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.5rem 4rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .25rem; }
-h2 { font-size: 1.2rem; margin: 2.25rem 0 .6rem; }
-h3 { font-size: 1rem; margin: 1.5rem 0 .4rem; font-weight: 600; }
-p { max-width: 52rem; margin: .5rem 0; }
-pre { background: var(--shade); padding: .6rem .8rem; overflow-x: auto; font-size: .85rem; }
-.note { color: var(--soft); font-size: .87rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal; min-width: 4.5rem; }
-th.words, td.words { text-align: left; white-space: normal; }
-th:first-child, td:first-child { padding-left: 0; }
-.missing h2, .missing td:nth-child(2) { color: var(--alarm); }
-.swatch { margin-right: .5rem; vertical-align: middle; }
-.legend { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; }
-.curves { width: 100%; height: auto; color: var(--ink); }
-"""
+    return page(folder.name, "\n".join(parts))

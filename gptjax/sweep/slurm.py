@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from gptjax.sweep.hparams import write_hparams
 from gptjax.sweep.results import is_done
 from gptjax.sweep.runs import Run
 from gptjax.train.workdir import write_atomically, writing
@@ -49,6 +50,8 @@ def write_array(config: str, runs: Sequence[Run], folder: Path, parallel: int | 
         job=JOB,
     )
     write_atomically(script, text)
+    for number in numbers:
+        write_hparams(runs[number])
     log = shlex.quote(f"{folder}/slurm-%a.log")
     return [
         f"{script} holds {len(runs)} runs, {len(numbers)} of them to do; submit it from here with",

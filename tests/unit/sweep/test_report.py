@@ -56,6 +56,14 @@ def test_a_row_says_how_many_runs_its_mean_is_of(half_done):
         assert words in page
 
 
+def test_losses_over_other_tokens_are_not_to_be_compared(tmp_path, half_done):
+    runs = make_runs(tmp_path, 'cross(grid({"data.tokenizer.name": ["byte", "char"]}), seeds(3))')
+    for text in pages(runs):
+        assert "Arms differ in data.tokenizer.name: their losses are over other tokens" in text
+    for text in pages(half_done):
+        assert "Arms differ" not in text
+
+
 def test_there_is_a_page_before_there_is_a_run_and_after_each(runs):
     for done in (0, 1):
         page, markdown = pages(runs)
