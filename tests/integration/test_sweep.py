@@ -149,7 +149,7 @@ def test_a_reader_that_leaves_ends_nothing(sweep):
 WAITS = (
     "def stop(number, _): (workdir / 'saved').touch(); sys.exit(128 + number)\n"
     "for number in (2, 15): signal.signal(number, stop)\n"
-    "(workdir / 'pid').write_text(str(os.getpid())); (workdir / 'ready').touch(); time.sleep(60)"
+    "(workdir / 'ready').touch(); time.sleep(60)"
 )
 
 
@@ -168,10 +168,16 @@ def test_a_signal_is_passed_on_and_waited_for(sweep, number, code):
 
 def test_workers_do_not_outlive_a_sweep_that_is_killed(sweep):
     """Not even one that holds on to its life, nor what it has started itself."""
-    code = WAITS.replace("time.sleep(60)", "signal.signal(15, signal.SIG_IGN); os.system('sleep 60')")
+    code = (
+        "import subprocess\n"
+        "for number in (2, 15): signal.signal(number, signal.SIG_IGN)\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        "(workdir / 'pids').write_text(f'{os.getpid()} {child.pid}'); (workdir / 'ready').touch(); child.wait()"
+    )
     process = sweep(code, "--parallel=2")
     wait_until(lambda: len(list(sweep.runs.glob("*/ready"))) == 2, process)
-    pids = [int((sweep.runs / f"seed={i}" / "pid").read_text()) for i in (0, 1)]
+    pids = [int(pid) for path in sweep.runs.glob("*/pids") for pid in path.read_text().split()]
+    assert len(pids) == 4
     assert all(map(is_alive, pids))
     process.kill()
     wait_until(lambda: not any(map(is_alive, pids)), seconds=10)
