@@ -44,7 +44,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal; min-width: 4.5rem; }
 th.words, td.words { text-align: left; white-space: normal; }
-th:first-child, td:first-child { padding-left: 0; }
+th:first-child, td:first-child { padding-left: 0; white-space: nowrap; }
 .caution, .missing h2, .missing td:nth-child(2) { color: var(--alarm); }
 .swatch { margin-right: .5rem; vertical-align: middle; }
 .legend { list-style: none; padding: 0; margin: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.5rem; }

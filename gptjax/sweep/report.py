@@ -19,12 +19,13 @@ from gptjax.train.progress import duration, number
 from gptjax.train.workdir import write_atomically, writing
 
 NOTES = """\
-Means are over the runs that finished, a run for each seed. ± is the half width of the 95 % interval of that mean, by
-Student's t over seeds: how much other seeds would move it, on this text and with these settings. Differences are from
-the first arm, run by run of the same seed, and their interval is that of the paired differences; below zero is better
-than the first arm. Intervals are each by itself, not corrected for the number of arms. A dash instead of an interval:
-one seed does not tell how much seeds matter. A run is called diverged where its last loss is not finite, or where the
-last validation loss is above the first training loss.
+Losses are in nats a token. Means are over the runs that finished, a run for each seed. ± is the half width of the 95 %
+interval of that mean, by Student's t over seeds: how much other seeds would move it, on this text and with these
+settings. Differences are from the first arm, run by run of the same seed, and their interval is that of the paired
+differences (so many pairs in brackets); below zero is better than the first arm. Intervals are each by itself, not
+corrected for the number of arms. A dash instead of an interval: one seed does not tell how much seeds matter. A run is
+called diverged where its last loss is not finite, or where the last validation loss is above the first training loss.
+Time is that of the training steps.
 """
 CURVES = """\
 A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first tenth of each
@@ -92,13 +93,13 @@ def arm_table(arms: Sequence[Arm]) -> Table:
         )
     titles = (
         "arm",
-        "seeds",
-        "validation loss (nats a token)",
+        "runs",
+        "validation loss",
         "bits a byte",
-        "difference in loss (paired)",
+        "difference in loss",
         "parameters",
-        "tokens a run",
-        "training time",
+        "tokens",
+        "time",
     )
     return Table(titles, rows, num_words=2, marks=[plots.swatch(number) for number in range(len(arms))])
 
