@@ -15,9 +15,10 @@ def get_config():
     config.model.update(num_layers=2, num_heads=4, d_model=128, seq_len=128, scan_layers=False)
     config.data.tokenizer = {"name": "byte"}
     config.data.batch_size = 16
-    config.optim.update(peak_lr=4e-3, num_steps=400, warmup_steps=40)
+    config.optim.update(peak_lr=4e-3, num_steps=300, warmup_steps=30)
     config.evaluation.update(every=50, num_windows=256)
     config.checkpoint.every = 100
+    config.sample.prompts = ()
     return config
 
 
