@@ -65,10 +65,10 @@ def main(argv: Sequence[str]) -> int:
 
         print("\n".join(write_array(args.config, runs, folder, args.parallel)))
     elif args.run:
-        from gptjax.sweep.execute import execute
+        from gptjax.sweep.execute import Execution
         from gptjax.sweep.progress import Board
 
-        exit_code = execute(runs, args.parallel or 1, Board())
+        exit_code = Execution(runs, args.parallel or 1, Board()).run()
         if exit_code == 0 and not args.report:
             print("the same command with --report writes the page")
     elif not args.report:

@@ -20,7 +20,7 @@ from gptjax.train.workdir import Workdir, writing
 
 STDOUT, STDERR = "stdout.txt", "stderr.txt"
 _POLL_SECONDS = 0.1
-_UPDATE_SECONDS = 1.0
+_SHOW_SECONDS = 1.0
 # It leads the workers' process group and ends the group when its standard input closes, which the kernel sees to
 # however this process ends; so does launch/local.py.
 _GUARD = f"import os, sys; sys.stdin.read(); os.killpg(0, {signal.SIGKILL:d})"
@@ -67,57 +67,81 @@ class Worker:
         return Line(self.run.name, step, self.run.cfg.optim.num_steps, loss, self.seconds)
 
 
-def execute(runs: Sequence[Run], parallel: int, board: Board) -> int:
-    """Runs what is not done, `parallel` at a time, and returns 0, 1 where runs failed, or 130 or 143 after a signal.
+class Execution:
+    """Runs that wait, work, and have ended well or not."""
 
-    A signal is passed on once; the workers save, and the same command goes on. A second one ends all at once.
-    """
-    waiting = [run for run in runs if not is_done(run)]
-    if done := len(runs) - len(waiting):
-        board.say(f"{done} of {len(runs)} runs are done already")
-    failed: list[Run] = []
-    working: list[Worker] = []
-    told, updated = False, 0.0
-    with StopRequest() as stop, _process_group() as group, board.live():
-        while working or (waiting and not stop.requested):
-            while waiting and len(working) < parallel and not stop.requested:
-                run = waiting.pop(0)
-                board.say(f"start     {run.name}")
-                write_hparams(run)
-                working.append(Worker(run, group))
-            if stop.signal_number is not None and not told:
-                board.say(f"stopping: {len(working)} runs save and end")
-                for worker in working:
-                    worker.process.send_signal(stop.signal_number)
-                told = True
-            for worker in [worker for worker in working if worker.process.poll() is not None]:
-                working.remove(worker)
-                code = worker.process.returncode
-                took = duration(worker.seconds)
-                if code == 0:
-                    done += 1
-                    board.say(f"done      {worker.run.name}  {took}  ({done} of {len(runs)})")
-                elif stop.requested:
-                    waiting.append(worker.run)
-                    board.say(f"stopped   {worker.run.name}  {took}")
-                else:
-                    failed.append(worker.run)
-                    write_outcome(worker.run, code, worker.last_words)
-                    how = f"exit code {code}" if code > 0 else f"died of signal {-code}"
-                    board.say(f"FAILED    {worker.run.name}  {took}  {how}: {worker.last_words}")
-            if working and board.is_live and time.monotonic() - updated > _UPDATE_SECONDS:
-                updated = time.monotonic()
-                rest = f"{done} of {len(runs)} done, {len(failed)} failed, {len(waiting)} waiting"
-                board.update([worker.line for worker in working], rest)
-            time.sleep(_POLL_SECONDS)
-    if failed:
-        board.say(f"{len(failed)} of {len(runs)} runs failed; all that each said is in its folder, in {STDERR}:")
-        for run in failed:
-            board.say(f"  {run.workdir}")
-    if stop.requested:
-        board.say(f"stopped with {len(waiting)} of {len(runs)} runs to do; run the same command to go on")
-        return stop.exit_code
-    return 1 if failed else 0
+    def __init__(self, runs: Sequence[Run], parallel: int, board: Board):
+        self._num_runs = len(runs)
+        self._waiting = [run for run in runs if not is_done(run)]
+        self._working: list[Worker] = []
+        self._failed: list[Run] = []
+        self._num_done = len(runs) - len(self._waiting)
+        self._parallel = parallel
+        self._board = board
+        self._shown = 0.0
+
+    def run(self) -> int:
+        """Runs what is not done and returns 0, 1 where runs failed, or 130 or 143 after a signal.
+
+        A signal is passed on once; the workers save, and the same command goes on. A second one ends all at once.
+        """
+        if self._num_done:
+            self._board.say(f"{self._num_done} of {self._num_runs} runs are done already")
+        with StopRequest() as stop, _process_group() as group, self._board.live():
+            told = False
+            while self._working or (self._waiting and not stop.requested):
+                if stop.signal_number is None:
+                    self._start(group)
+                elif not told:
+                    self._pass_on(stop.signal_number)
+                    told = True
+                for worker in [worker for worker in self._working if worker.process.poll() is not None]:
+                    self._end(worker, stop.signal_number)
+                self._show()
+                time.sleep(_POLL_SECONDS)
+        if self._failed:
+            self._board.say(f"{len(self._failed)} of {self._num_runs} runs failed; what each said is in {STDERR} in")
+            for run in self._failed:
+                self._board.say(f"  {run.workdir}")
+        if stop.requested:
+            left = len(self._waiting)
+            self._board.say(f"stopped with {left} of {self._num_runs} runs to do; run the same command to go on")
+            return stop.exit_code
+        return 1 if self._failed else 0
+
+    def _start(self, group: int) -> None:
+        while self._waiting and len(self._working) < self._parallel:
+            run = self._waiting.pop(0)
+            self._board.say(f"start     {run.name}")
+            write_hparams(run)
+            self._working.append(Worker(run, group))
+
+    def _pass_on(self, number: int) -> None:
+        self._board.say(f"stopping: {len(self._working)} runs save and end")
+        for worker in self._working:
+            worker.process.send_signal(number)
+
+    def _end(self, worker: Worker, passed_on: int | None) -> None:
+        self._working.remove(worker)
+        code, run, took = worker.process.returncode, worker.run, duration(worker.seconds)
+        if code == 0:
+            self._num_done += 1
+            self._board.say(f"done      {run.name}  {took}  ({self._num_done} of {self._num_runs})")
+        elif passed_on is not None and code in (128 + passed_on, -passed_on):
+            self._waiting.append(run)
+            self._board.say(f"stopped   {run.name}  {took}")
+        else:
+            self._failed.append(run)
+            write_outcome(run, code, worker.last_words)
+            how = f"exit code {code}" if code > 0 else f"died of signal {-code}"
+            self._board.say(f"FAILED    {run.name}  {took}  {how}: {worker.last_words}")
+
+    def _show(self) -> None:
+        if self._working and self._board.is_live and time.monotonic() - self._shown > _SHOW_SECONDS:
+            self._shown = time.monotonic()
+            done = f"{self._num_done} of {self._num_runs} done"
+            rest = f"{done}, {len(self._failed)} failed, {len(self._waiting)} waiting"
+            self._board.update([worker.line for worker in self._working], rest)
 
 
 @contextlib.contextmanager

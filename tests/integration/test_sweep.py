@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -186,7 +185,7 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed(sweep):
 # ---- running, for real
 
 
-def test_from_an_ablation_to_a_report(command_line, text, tmp_path):
+def test_from_an_ablation_to_a_report(command_line, entry_point, text, tmp_path):
     """Both runs finish; again, both are done already; the page has their parameters and their interval."""
     ablation = tmp_path / "rates.py"
     ablation.write_text(
@@ -200,11 +199,8 @@ def test_from_an_ablation_to_a_report(command_line, text, tmp_path):
     first = command_line.run("sweep", *flags, "--run", "--parallel=2")
     assert first.returncode == 0, first.stdout + first.stderr
     assert "(2 of 2)" in first.stdout
-    start = time.monotonic()
-    again = command_line.run("sweep", *flags, "--run", "--report")
-    assert again.stdout.startswith("2 of 2 runs are done already\n"), again.stdout + again.stderr
-    assert "start" not in again.stdout
-    assert time.monotonic() - start < 30
+    again = entry_point("sweep.__main__", *flags, "--run", "--report")
+    assert again.stdout.startswith("2 of 2 runs are done already\nwrote "), again.stdout + again.stderr
     losses = [rows(tmp_path / "runs" / f"seed={seed}", "valid")[-1]["loss"] for seed in (0, 1)]
     report = (tmp_path / "runs" / "report.md").read_text()
     facts = json.loads((tmp_path / "runs" / "seed=0" / "facts.json").read_text())
