@@ -190,11 +190,7 @@ def _read_choice(table: str, value: Any, path: str, problems: list[str]) -> Any:
 
 def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config") -> None:
     """Raises one UserError that names every setting which is wrong or does not fit the others."""
-    problems: list[str] = []
-    if not 0 <= cfg.seed < 2**32:
-        problems.append(f"seed={cfg.seed} is not between 0 and {2**32 - 1}")
-    for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
-        problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
+    problems = own_problems(cfg)
     mesh_problems = [f"mesh.{problem}" for problem in cfg.mesh.validate(device_count)]
     problems += mesh_problems
     if not mesh_problems:
@@ -228,6 +224,16 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
             )
     if problems:
         raise UserError.join(f"{source} does not fit together", problems)
+
+
+def own_problems(cfg: ExperimentConfig) -> list[str]:
+    """Returns what is wrong with the settings whatever the devices, each as "group.field=value is wrong; do this"."""
+    problems: list[str] = []
+    if not 0 <= cfg.seed < 2**32:
+        problems.append(f"seed={cfg.seed} is not between 0 and {2**32 - 1}")
+    for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
+        problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
+    return problems
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -75,6 +75,17 @@ def build(cfg: ExperimentConfig, corpus: Corpus | None = None) -> Experiment:
     return Experiment(corpus=corpus, **vars(program))
 
 
+def facts(experiment: Experiment) -> dict[str, Any]:
+    """Returns the numbers that a report of the run needs and that its config alone does not say."""
+    return {
+        "num_params": accounting.num_params(experiment.model),
+        "tokens_per_step": experiment.tokens_per_step,
+        "flops_per_step": experiment.flops_per_step,
+        "platform": experiment.layout.platform,
+        "num_devices": experiment.layout.mesh.size,
+    }
+
+
 def summary(experiment: Experiment) -> list[str]:
     """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
     cfg, corpus, layout = experiment.cfg, experiment.corpus, experiment.layout

@@ -5,13 +5,15 @@ collected first. Every mistake is one line with the nearest valid names.
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import re
 import traceback
+import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,20 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 def load_experiment(path: str) -> ConfigDict:
     """Runs an experiment file and returns its config; a mistake in the file is a UserError with its line."""
+    with _mistakes_in(path):
+        return _config_of(_module(path), path)
+
+
+def load_sweep(path: str) -> tuple[ConfigDict, list[Any]]:
+    """Runs an ablation file and returns its config and what its sweep() gives; mistakes as in load_experiment."""
+    with _mistakes_in(path):
+        module = _module(path)
+        if not hasattr(module, "sweep"):
+            raise UserError(f"{path} has no sweep(); see experiments/ablations/positions.py")
+        return _config_of(module, path), list(module.sweep())
+
+
+def _module(path: str) -> types.ModuleType:
     file = Path(path)
     if file.suffix != ".py":
         raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
@@ -57,23 +73,30 @@ def load_experiment(path: str) -> ConfigDict:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _config_of(module: types.ModuleType, path: str) -> ConfigDict:
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(); see experiments/small.py")
+    config = module.get_config()
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config() returns {config!r}; it must return the config, see experiments/small.py")
+    return config
+
+
+@contextlib.contextmanager
+def _mistakes_in(path: str) -> Iterator[None]:
     try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"{path} has no get_config(); see experiments/small.py")
-        config = module.get_config()
-        if not isinstance(config, ConfigDict):
-            raise UserError(
-                f"{path}: get_config() returns {config!r}; it must return the config, see experiments/small.py"
-            )
-        return config
+        yield
     except SyntaxError as error:
         raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from None
     except (AttributeError, KeyError, TypeError) as error:
         frames = traceback.extract_tb(error.__traceback__)
         if not frames[-1].filename.startswith(ml_collections.__path__[0]):
             raise  # a bug in the file, not a wrong option: its traceback helps
-        line = next(frame.lineno for frame in reversed(frames) if frame.filename == str(file.absolute()))
+        line = next(frame.lineno for frame in reversed(frames) if frame.filename == str(Path(path).absolute()))
         reason = str(error).split("\n")[0]
         unknown = re.search(r'Key "(\w+)" does not exist', reason)
         if unknown is not None:

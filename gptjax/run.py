@@ -13,7 +13,7 @@ import jax
 from gptjax import config, distributed, model
 from gptjax.config import ExperimentConfig
 from gptjax.data.tokenizer import Tokenizer, load_tokenizer
-from gptjax.experiment import Experiment, build, sized, summary
+from gptjax.experiment import Experiment, build, facts, sized, summary
 from gptjax.model import accounting
 from gptjax.model.config import ModelConfig
 from gptjax.sample.generate import sample_text
@@ -57,6 +57,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
         if distributed.is_primary():
             workdir.write_config(config.to_plain(cfg))
+            workdir.write_facts(facts(experiment))
             experiment.corpus.tokenizer.save(workdir.tokenizer)
         state, step, exit_code = loop(experiment, train_step, state, cursor, checkpoints, records, display)
         if step < cfg.optim.num_steps:

@@ -1,1 +1,1 @@
-"""Many runs of one experiment: what they differ in, how they are started, what they say together."""
+"""Sweeps: many runs of one experiment, and what they say together."""

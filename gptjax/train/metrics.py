@@ -37,6 +37,11 @@ def finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a metrics.jsonl, also of one that a run is writing; none where there is no file."""
+    return [_row(path, line) for line in _whole_lines(path)] if path.is_file() else []
+
+
 class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, (split, step) unique, whatever interrupted the run that wrote it."""
 

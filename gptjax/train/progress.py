@@ -13,8 +13,8 @@ from rich.table import Column
 from gptjax.train.workdir import writing
 
 
-class _Terminal(Console):
-    """Standard output; a run goes on when whoever read it has left."""
+class Terminal(Console):
+    """Standard output; work goes on when whoever read it has left."""
 
     def on_broken_pipe(self) -> None:
         """Lets everything that follows go nowhere."""
@@ -28,7 +28,7 @@ class Display:
     def __init__(self, log: Path | None, *, silent: bool = False):
         """Opens log.txt to append to, where one is given."""
         self._silent = silent
-        self._console = _Terminal(quiet=silent, highlight=False, soft_wrap=True)
+        self._console = Terminal(quiet=silent, highlight=False, soft_wrap=True)
         self._log = None
         if log is not None and not silent:
             with writing(log):

@@ -17,6 +17,7 @@ class Workdir:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.config = self.path / "config.json"
+        self.facts = self.path / "facts.json"
         self.metrics = self.path / "metrics.jsonl"
         self.log = self.path / "log.txt"
         self.checkpoints = self.path / "checkpoints"
@@ -59,6 +60,10 @@ class Workdir:
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes config.json, atomically."""
         write_atomically(self.config, json.dumps(config, indent=2) + "\n")
+
+    def write_facts(self, facts: dict[str, Any]) -> None:
+        """Writes facts.json, atomically: what follows from the config and the text, such as FLOPs a step."""
+        write_atomically(self.facts, json.dumps(facts, indent=2) + "\n")
 
     def read_config(self) -> dict[str, Any]:
         """Returns what config.json holds; raises UserError where there is none or it is damaged."""

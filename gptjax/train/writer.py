@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -36,6 +37,10 @@ class TensorBoard:
     def text(self, step: int, name: str, text: str) -> None:
         """Writes a text, shown as it stands (indented, so that Markdown leaves it alone)."""
         self._add(step, summary=text_pb(name, "\n".join(f"    {line}" for line in text.splitlines())))
+
+    def hparams(self, name: str, values: Mapping[str, bool | int | float | str]) -> None:
+        """Writes the settings that tell a run from others, under its name: a row of TensorBoard's table of runs."""
+        self._add(0, summary=hparams_pb(dict(values), trial_id=name))
 
     def flush(self) -> None:
         """Hands the events to the system, so that a TensorBoard that watches shows them."""

@@ -44,12 +44,16 @@ MAY_IMPORT = {
     "experiment": {*BASE, "sharding", "model", "data", "train", "config", "program"},
     "plan": {*BASE, "chips", "sharding", "model", "data", "config", "program", "flags", "overrides"},
     "run": {*BASE, "distributed", "model", "data", "sample", "train", "config", "experiment"},
+    "main": {"config", "flags", "overrides", "distributed", "run"},
+    "prepare": {*BASE, "data", "flags"},
+    "sweep": {*BASE, "config", "train", "flags", "overrides"},
+    "sweep.expand": {*BASE, "config"},
     "sweep.law": set(),
     "sweep.scaling_runs": {*BASE, "data", "model", "train", "config", "experiment"},
     "sweep.scaling_page": set(),
     "sweep.scaling_law": {"types", "train", "flags"},
-    "main": {"config", "flags", "overrides", "distributed", "run"},
-    "prepare": {*BASE, "data", "flags"},
+    "sweep.coordinates": {*BASE, "model", "data", "train", "config", "experiment"},
+    "sweep.coordinate_check": {*BASE, "config", "flags", "overrides", "distributed"},
     "sample.__main__": {*BASE, "sample", "data", "distributed", "flags", "run"},
 }
 # Libraries that only these files may import.
@@ -100,8 +104,8 @@ def test_imports_follow_the_order_and_the_walls(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: path.name)
 def test_experiments_import_the_config_and_the_base_only(path):
-    """An experiment is base plus differences."""
-    allowed = ("gptjax.config", "experiments")
+    """An experiment is base plus differences; an ablation says beside it which runs to make of it."""
+    allowed = ("gptjax.config", "experiments", *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []))
     for imported in imports(path):
         assert not imported.startswith("gptjax") or imported.startswith(allowed), imported
 

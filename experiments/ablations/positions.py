@@ -1,0 +1,26 @@
+"""Which way of telling positions apart a small model learns best with: all that the model knows, three seeds each.
+
+Run:      python -m gptjax.sweep --config=experiments/ablations/positions.py --run --parallel=2
+          the same with --report writes runs/positions/report.html
+Hardware: any CPU; a run takes about 40 seconds on two cores
+Expect:   rotary first, no positions last
+"""
+
+from experiments import base
+from gptjax.sweep.expand import cross, grid, names, seeds
+
+
+def get_config():
+    config = base.get_config()
+    config.model.update(num_layers=2, num_heads=4, d_model=128, seq_len=128, scan_layers=False)
+    config.data.tokenizer = {"name": "byte"}
+    config.data.batch_size = 16
+    config.optim.update(peak_lr=4e-3, num_steps=300, warmup_steps=30)
+    config.evaluation.update(every=50, num_windows=256)
+    config.checkpoint.every = 100
+    config.sample.prompts = ()
+    return config
+
+
+def sweep():
+    return cross(grid({"model.positions.name": names("model.positions")}), seeds(3))

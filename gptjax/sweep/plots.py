@@ -1,0 +1,114 @@
+"""Loss curves as SVG that stands in a page: text in the page's own colour and font, nothing fetched.
+
+The only file that knows matplotlib.
+"""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from gptjax.sweep.results import Arm, Curve
+
+# After Okabe and Ito, whose colours all kinds of eyes tell apart; the blue is lighter, since the page may be dark.
+COLORS = ("#2b8cd6", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8c6bd6")
+DASHES = ((), (6, 2), (2, 2), (6, 2, 2, 2))
+AXES = {
+    "steps": "step",
+    "tokens": "tokens",
+    "flops": "FLOPs",
+    "seconds": "training time (s)",
+}
+"""Measures of how far a run is, by the field of Curve."""
+_INK = "#010203"  # stands for the page's own colour of text
+_SKIPPED = 0.1  # the first part of a curve falls from the ceiling: the scale leaves it out
+
+
+def style(number: int) -> tuple[str, tuple[int, ...]]:
+    """Returns the colour and the dashes of an arm by its number."""
+    return COLORS[number % len(COLORS)], DASHES[number // len(COLORS) % len(DASHES)]
+
+
+def swatch(number: int) -> str:
+    """Returns a short piece of an arm's line, for the legend."""
+    color, dashes = style(number)
+    dash = f' stroke-dasharray="{" ".join(map(str, dashes))}"' if dashes else ""
+    line = f'<line x1="0" y1="5" x2="22" y2="5" stroke="{color}" stroke-width="3"{dash}/>'
+    return f'<svg class="swatch" width="22" height="10" aria-hidden="true">{line}</svg>'
+
+
+def loss_curves(arms: Sequence[Arm], split: str, window: int = 1) -> str | None:
+    """Returns one figure with a panel for each of AXES and a line for each run, or None where there is no point yet.
+
+    A point is the mean of `window` rows.
+    """
+    curves = [
+        (number, _thinned(result.curve(split), window))
+        for number, arm in enumerate(arms)
+        for result in arm.results
+        if result.rows
+    ]
+    curves = [(number, curve) for number, curve in curves if len(curve.loss)]
+    if not curves:
+        return None
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": split, "font.family": "sans-serif"}):
+        figure = Figure(figsize=(10.4, 6.2), layout="constrained")
+        figure.patch.set_alpha(0)
+        low, high = _scale([curve for _, curve in curves])
+        for axes, (field, label) in zip(figure.subplots(2, 2, sharey=True).flat, AXES.items(), strict=True):
+            for number, curve in curves:
+                color, dashes = style(number)
+                marker = "o" if split == "valid" or len(curve.loss) == 1 else None
+                line = {"color": color, "linewidth": 1.3, "marker": marker, "markersize": 2.8}
+                axes.plot(getattr(curve, field), curve.loss, dashes=dashes or (None, None), **line)
+            axes.set(xlabel=label, ylim=(low, high), facecolor="none")
+            axes.set_xlim(left=0)
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
+            axes.tick_params(colors=_INK, labelsize=9)
+            axes.xaxis.label.set_color(_INK)
+            for side, spine in axes.spines.items():
+                spine.set(visible=side in ("left", "bottom"), color=_INK)
+        figure.supylabel("loss (nats a token)", color=_INK, fontsize=10)
+        return _inline(figure, split)
+
+
+def _thinned(curve: Curve, window: int) -> Curve:
+    """Means of so many points in a row, at the place of the last of them."""
+    count = len(curve.loss) // window * window
+    last = slice(window - 1, count, window)
+    loss = curve.loss[:count].reshape(-1, window).mean(1)
+    return Curve(curve.steps[last], curve.tokens[last], curve.flops[last], curve.seconds[last], loss)
+
+
+def _scale(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Bounds that show where curves end: a run that diverges leaves by the top."""
+    ends = [curve.loss[np.isfinite(curve.loss)][-1:] for curve in curves]
+    low = min((float(end[0]) for end in ends if len(end)), default=0.0)
+    later = [curve.loss[curve.steps >= _SKIPPED * curve.steps[-1]] for curve in curves]
+    highs = [float(np.nanmax(loss)) for loss in later if np.isfinite(loss).any()]
+    high = float(np.median(highs)) if highs else low + 1
+    margin = 0.05 * max(high - low, 1e-3)
+    return low - margin, high + margin
+
+
+def _inline(figure: Figure, prefix: str) -> str:
+    text = io.StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", svg)  # names are the whole page's
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img" class="curves">', svg, count=1)
+    return svg.replace("xlink:href", "href")
+
+
+def window_for(arms: Sequence[Arm], split: str, points: int = 100) -> int:
+    """Returns how many rows of the longest run make a point, for a figure of about so many points a line."""
+    longest = max((len(result.curve(split).loss) for arm in arms for result in arm.results if result.rows), default=0)
+    return max(1, math.ceil(longest / points))

@@ -1,0 +1,207 @@
+"""A sweep as a page, in HTML and in Markdown: means with intervals, curves, what differs, and what is missing.
+
+Nothing is averaged in silence: each row says how many of its runs finished, and the others are listed with the reason.
+"""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gptjax.sweep import plots
+from gptjax.sweep.page import page
+from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
+from gptjax.sweep.runs import Run
+from gptjax.sweep.table import Table
+from gptjax.train.progress import duration, number
+from gptjax.train.workdir import write_atomically, writing
+
+NOTES = """\
+Losses are in nats a token. Means are over the runs that finished, a run for each seed. ± is the half width of the 95 %
+interval of that mean, by Student's t over seeds: how much other seeds would move it, on this text and with these
+settings. Differences are from the first arm, run by run of the same seed, and their interval is that of the paired
+differences (so many pairs in brackets); below zero is better than the first arm. Intervals are each by itself, not
+corrected for the number of arms. A dash instead of an interval: one seed does not tell how much seeds matter. A run is
+called diverged where its last loss is not finite, or where the last validation loss is above the first training loss.
+Time is that of the training steps.
+"""
+CURVES = """\
+A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first tenth of each
+curve, and a run that diverges goes out by the top. FLOPs are those of the model (gptjax/model/accounting.py); training
+time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
+"""
+_MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing", "evaluation.", "model.seq_len")
+"""Beginnings of options that decide over which tokens the validation loss is taken."""
+
+
+def write_report(config: str, runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Writes report.html and report.md into the sweep's folder and returns their paths."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    results = [read_result(run) for run in runs]
+    arms = group(results)
+    pages = {"report.html": _html(config, arms, results), "report.md": _markdown(config, arms, results)}
+    for name, text in pages.items():
+        write_atomically(folder / name, text)
+    return [folder / name for name in pages]
+
+
+# ---- what both pages say
+
+
+def _summary(results: Sequence[Result]) -> str:
+    counts = Counter(result.state for result in results)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    places = {f"{result.facts['num_devices']} x {result.facts['platform']}" for result in results if result.facts}
+    return f"{len(results)} runs: {states}." + (f" Devices a run: {', '.join(sorted(places))}." if places else "")
+
+
+def _caution(arms: Sequence[Arm]) -> str | None:
+    """Says so where the arms' losses are not means over the same tokens."""
+    differing = [path for path in differing_options(arms) if path.startswith(_MEASURED)]
+    if not differing:
+        return None
+    return (
+        f"Arms differ in {', '.join(differing)}: their losses are over other tokens, and neither the losses nor their "
+        f"differences can be compared. Bits a byte can, where the validation text is the same."
+    )
+
+
+def _command(config: str, folder: Path) -> str:
+    where = "" if folder == Path("runs") / Path(config).stem else f" --workdir={shlex.quote(str(folder))}"
+    return f"python -m gptjax.sweep --config={shlex.quote(config)}{where} --run --report"
+
+
+def arm_table(arms: Sequence[Arm]) -> Table:
+    """Returns the table of arms: how many runs finished, and their means."""
+    rows = []
+    for arm in arms:
+        bits = arm.estimate(lambda result: result.last("bits_per_byte"))
+        rows.append(
+            [
+                arm.name,
+                _finished(arm),
+                _with_interval(arm.estimate(lambda result: result.last("loss")), ".4f"),
+                _with_interval(bits, ".4f"),
+                "(first arm)" if arm is arms[0] else _with_interval(arm.difference(arms[0]), "+.4f", counted=True),
+                number(_mean(arm.estimate(lambda result: result.num_params)), ",.0f"),
+                number(_mean(arm.estimate(lambda result: result.last("tokens_seen"))), ",.0f"),
+                _time(arm.estimate(lambda result: result.seconds)),
+            ]
+        )
+    titles = (
+        "arm",
+        "runs",
+        "validation loss",
+        "bits a byte",
+        "difference in loss",
+        "parameters",
+        "tokens",
+        "time",
+    )
+    return Table(titles, rows, num_words=2, marks=[plots.swatch(number) for number in range(len(arms))])
+
+
+def _finished(arm: Arm) -> str:
+    diverged = sum(result.state == "diverged" for result in arm.results)
+    words = f"{len(arm.finished)} of {len(arm.results)} runs finished"
+    return f"{words}, {diverged} diverged" if diverged else words
+
+
+def _with_interval(value: Estimate | None, form: str, *, counted: bool = False) -> str:
+    if value is None:
+        return "-"
+    seeds = f" ({value.count})" if counted and value.half_width is not None else ""
+    interval = "– (one seed)" if value.half_width is None else f"± {value.half_width:.4f}{seeds}"
+    return f"{value.mean:{form}} {interval}"
+
+
+def _mean(value: Estimate | None) -> float | None:
+    return None if value is None else value.mean
+
+
+def _time(value: Estimate | None) -> str:
+    return "-" if value is None else duration(value.mean)
+
+
+def missing_table(results: Sequence[Result]) -> Table | None:
+    """Returns the runs that enter no mean, with the reason, or None where all finished."""
+    rows = [[result.run.name, result.state, result.why] for result in results if result.state != "finished"]
+    return Table(("run", "state", "why"), rows, num_words=3) if rows else None
+
+
+def run_table(results: Sequence[Result]) -> Table:
+    """Returns all runs with their last numbers."""
+    rows = [
+        [
+            result.run.name,
+            result.state,
+            f"{result.step:,}",
+            number(result.last("loss", "train"), ".4f"),
+            number(result.last("loss"), ".4f"),
+            number(result.last("bits_per_byte"), ".4f"),
+            duration(result.seconds),
+        ]
+        for result in results
+    ]
+    titles = ("run", "state", "step", "last training loss", "last validation loss", "bits a byte", "training time")
+    return Table(titles, rows, num_words=2)
+
+
+def option_table(arms: Sequence[Arm]) -> Table | None:
+    """Returns the options in which the arms' resolved configs differ, or None where there are none."""
+    differing = differing_options(arms)
+    rows = [[arm.name, *(_value(values[i]) for values in differing.values())] for i, arm in enumerate(arms)]
+    return Table(("arm", *differing), rows, num_words=1 + len(differing)) if differing else None
+
+
+def _value(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+# ---- the two pages
+
+
+def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+    folder = results[0].run.workdir.parent
+    parts = [f"# {folder.name}", _summary(results), f"```\n{_command(config, folder)}\n```"]
+    caution = _caution(arms)
+    parts += ["## Results", *([f"**{caution}**"] if caution else []), arm_table(arms).markdown(), NOTES.rstrip()]
+    missing, options = missing_table(results), option_table(arms)
+    if missing is not None:
+        parts += ["## Not in the means", missing.markdown()]
+    if options is not None:
+        parts += ["## What differs", options.markdown()]
+    parts += ["## Runs", run_table(results).markdown(), "Loss curves are in report.html."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+    folder = results[0].run.workdir.parent
+    parts = [
+        f"<h1>{escape(folder.name)}</h1>",
+        f"<p>{escape(_summary(results))}</p>",
+        f"<pre>{escape(_command(config, folder))}</pre>",
+        "<h2>Results</h2>",
+        *([f'<p class="caution">{escape(caution)}</p>'] if (caution := _caution(arms)) else []),
+        arm_table(arms).html(),
+        f'<p class="note">{escape(NOTES)}</p>',
+    ]
+    missing, options = missing_table(results), option_table(arms)
+    if missing is not None:
+        parts.append(f'<section class="missing"><h2>Not in the means</h2>\n{missing.html()}</section>')
+    legend = "".join(f"<li>{plots.swatch(i)}{escape(arm.name)}</li>" for i, arm in enumerate(arms))
+    parts.append(f'<h2>Loss curves</h2>\n<ul class="legend">{legend}</ul>')
+    for split, title in (("valid", "Validation"), ("train", "Training")):
+        window = plots.window_for(arms, split)
+        curves = plots.loss_curves(arms, split, window)
+        of = f", each point the mean of {window} rows" if window > 1 else ""
+        parts.append(f"<h3>{title}{of}</h3>\n{curves or '<p>No run has a point yet.</p>'}")
+    parts.append(f'<p class="note">{escape(CURVES)}</p>')
+    if options is not None:
+        what = "<p>Options of the resolved configs, the seed apart.</p>"
+        parts.append(f"<h2>What differs</h2>\n{what}\n{options.html()}")
+    parts.append(f"<h2>Runs</h2>\n{run_table(results).html()}")
+    return page(folder.name, "\n".join(parts))
