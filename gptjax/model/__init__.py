@@ -41,11 +41,8 @@ _OWNERS = {
 
 __all__ = [
     "Cache",
-<<<<<<< HEAD
-    "activations",
-=======
     "Memory",
->>>>>>> h_rnn
+    "activations",
     "apply",
     "features",
     "flops_per_token",

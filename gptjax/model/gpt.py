@@ -215,7 +215,7 @@ def features(
 
 
 def activations(cfg: ModelConfig, params: Params, tokens_BT: Array) -> dict[str, Array]:
-    """Returns what each block adds and makes, stacked over blocks: attention_output, mlp_output and stream, NBTD each."""
+    """Returns what blocks add and make, each NBTD: attention_output, mlp_output and stream."""
     cfg = cfg.resolve()
     positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape)
     inputs = (tokens_BT, positions_BT, None, None)

@@ -90,6 +90,7 @@ class MixtureOfExperts(nn.Module):
     def __call__(self, x_BTD):
         """Returns y_BTD in the compute dtype and the auxiliary sums."""
         cfg, E = self.cfg, self.num_experts
+        assert cfg.d_ff is not None
         router_DE = Kernel((cfg.d_model, E), ("embed", None), cfg.hidden_std, name="router")(jnp.float32)
         logits_BTE = x_BTD.astype(jnp.float32) @ router_DE
         weight_BTk, expert_BTk = jax.lax.top_k(jax.nn.softmax(logits_BTE), self.top_k)

@@ -149,7 +149,7 @@ class ALiBi(nn.Module):
         power = 2 ** math.floor(math.log2(H))
         slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
         slopes += [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)][: H - power]
-        return Encoding(bias_HL=-np.float32(slopes)[:, None] * jnp.arange(self.cfg.seq_len, dtype=jnp.float32))
+        return Encoding(bias_HL=-jnp.asarray(slopes)[:, None] * jnp.arange(self.cfg.seq_len, dtype=jnp.float32))
 
 
 class T5(nn.Module):
