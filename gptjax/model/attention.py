@@ -70,7 +70,7 @@ class SelfAttention(nn.Module):
             q_BTHC = RMSNorm("head_dim", name="query_norm")(q_BTHC)
             k_BTKC = RMSNorm("head_dim", name="key_norm")(k_BTKC)
         q_BTHC, k_BSKC, v_BSKC = context.encoding.rotate(q_BTHC), context.encoding.rotate(k_BTKC), v_BTKC
-        if (stretch := cfg.score_scale * cfg.d_head**0.5) != 1:
+        if (stretch := cfg.score_scale * q_BTHC.shape[-1] ** 0.5) != 1:
             q_BTHC = q_BTHC * stretch  # kernels divide by the root
         by_head = self.by_head(context)
         if cache is not None:
@@ -174,6 +174,7 @@ class Differential(SelfAttention):
 
     def by_head(self, context: Context) -> dict[str, Array]:
         """Adds lambda, the same for all heads of a block."""
+        assert self.cfg.d_head is not None
         C = self.cfg.d_head // 2
         q_2C, k_2C = (
             jnp.stack([Vector((C,), ("head_dim",), 0.1, name=f"lambda_{what}_{half}")() for half in (1, 2)])
