@@ -1,0 +1,33 @@
+"""Which update rule, each at three learning rates around what its authors advise; three seeds each.
+
+Run:      python -m gptjax.sweep --config=experiments/ablations/optimizers.py --run --parallel=2
+          the same with --report writes runs/optimizers/report.html
+Hardware: any CPU; about a minute a run on two cores, SOAP two
+Expect:   not run yet
+"""
+
+from experiments.ablations import positions
+from gptjax.sweep.expand import cross, grid, seeds
+
+RATES = {
+    "adamw": [2e-3, 4e-3, 8e-3],
+    "lion": [2e-4, 4e-4, 8e-4],
+    "adafactor": [2e-3, 4e-3, 8e-3],
+    "muon": [2e-3, 4e-3, 8e-3],
+    "soap": [2e-3, 4e-3, 8e-3],
+    "schedule_free": [4e-3, 8e-3, 1.6e-2],
+}
+
+
+def get_config():
+    config = positions.get_config()
+    config.model.positions = {"name": "rotary"}
+    return config
+
+
+def sweep():
+    runs = []
+    for name, rates in RATES.items():
+        schedule = {"optim.schedule.name": ["constant"]} if name == "schedule_free" else {}
+        runs += cross(grid({"optim.optimizer.name": [name], "optim.peak_lr": rates, **schedule}), seeds(3))
+    return runs

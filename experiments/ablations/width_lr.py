@@ -1,0 +1,28 @@
+"""Does the best learning rate stay where it is when the model widens four times? With muP and without; three seeds.
+
+Run:      python -m gptjax.sweep --config=experiments/ablations/width_lr.py --run --parallel=2
+          the same with --report writes runs/width_lr/report.html
+          python -m gptjax.sweep.coordinate_check --config=experiments/ablations/width_lr.py
+          and again with --config.model.mup_base_width=64
+Hardware: any CPU; 90 runs of 10 to 60 seconds on two cores
+Expect:   not run yet
+"""
+
+from experiments.ablations import positions
+from gptjax.sweep.expand import cross, grid, seeds
+
+
+def get_config():
+    config = positions.get_config()
+    config.model.update(positions={"name": "rotary"}, d_model=64, num_heads=2, seq_len=64)
+    config.optim.update(num_steps=200, warmup_steps=20)
+    return config
+
+
+def sweep():
+    arms = {
+        "model.mup_base_width": [None, 64],
+        "model.d_model": [64, 128, 256],
+        "optim.peak_lr": [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2],
+    }
+    return cross(grid(arms), seeds(3))

@@ -1,0 +1,64 @@
+"""Under muP activations keep their size when a model widens; in the usual parametrisation they grow."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gptjax import model
+from gptjax.model.config import ModelConfig
+from gptjax.registry import Choice
+from gptjax.sweep.coordinate_check import table
+from gptjax.sweep.coordinates import Coordinates, gather, measure
+from gptjax.types import UserError
+from tests import experiments
+
+WIDTHS = (32, 64, 128)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What is measured with and without muP, by base width."""
+    text = tmp_path_factory.mktemp("text") / "numbers.txt"
+    text.write_text("".join(f"{i} times {i} is {i * i}.\n" for i in range(3000)))
+    cfg = experiments.load("tiny")
+    cfg = dataclasses.replace(
+        cfg,
+        data=dataclasses.replace(cfg.data, path=str(text), batch_size=8),
+        model=dataclasses.replace(cfg.model, num_layers=2, num_heads=2, seq_len=32, init_std=0.08),
+        optim=dataclasses.replace(cfg.optim, peak_lr=0.02),
+    )
+
+    def at(base):
+        changed = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, mup_base_width=base))
+        return gather(list(measure(changed, WIDTHS, 4, "the test")))
+
+    return {base: at(base) for base in (None, 32)}
+
+
+@pytest.mark.parametrize("name", ["mlp_output", "stream", "logits"])
+def test_the_coordinate_check(found, name):
+    """After four updates, by the power of the width, in every layer."""
+    assert np.all(np.abs(found[32].growth(name)[-1]) < 0.3), found[32].growth(name)[-1]
+    assert np.all(found[None].growth(name)[-1] > 0.5), found[None].growth(name)[-1]
+
+
+def test_growth_is_the_power_of_the_width():
+    sizes_W11 = 3 * np.array(WIDTHS)[:, None, None] ** 0.5
+    assert Coordinates(WIDTHS, {"x": sizes_W11}).growth("x") == pytest.approx(0.5)
+    assert table(Coordinates(WIDTHS, {"x": sizes_W11}))[-1].endswith("width^0.50")
+
+
+def test_what_is_not_finite_is_named():
+    with pytest.raises(UserError, match=r"x is not finite at width 64: lower optim\.peak_lr"):
+        gather([(32, {"x": np.ones((2, 1))}), (64, {"x": np.full((2, 1), np.inf)})])
+
+
+def test_learning_rates_follow_the_width():
+    """Matrices inside the blocks learn four times slower at four times the width; all else as fast."""
+    cfg = ModelConfig(vocab_size=32, d_model=64, num_heads=2, mup_base_width=16, mlp=Choice("moe"))
+    for path, factor in jax.tree_util.tree_leaves_with_path(model.lr_factors(cfg)):
+        label = jax.tree_util.keystr(path, simple=True, separator="/")
+        is_matrix = label.startswith("blocks/") and label.endswith("/kernel")
+        assert factor == (0.25 if is_matrix else 1), label
