@@ -2,8 +2,9 @@
 
 Run:      python -m gptjax.sweep --config=experiments/ablations/positions.py --run --parallel=2
           the same with --report writes runs/positions/report.html
-Hardware: any CPU; a run takes about 40 seconds on two cores
-Expect:   rotary first, no positions last
+Hardware: any CPU; a run takes about 45 seconds of processor time; all took 16 minutes on two shared cores
+Expect:   validation losses, in nats a byte, of 1.76 ± 0.01 rotary, 2.19 ± 0.29 learned, 2.26 ± 0.00 none and
+          2.88 ± 0.27 sinusoidal
 """
 
 from experiments import base

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from gptjax.sweep.results import Arm, Curve
+from gptjax.sweep.results import Arm, Curve, Result
 
 # After Okabe and Ito, whose colours all kinds of eyes tell apart; the blue is lighter, since the page may be dark.
 COLORS = ("#2b8cd6", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8c6bd6")
@@ -27,7 +27,7 @@ AXES = {
 }
 """Measures of how far a run is, by the field of Curve."""
 _INK = "#010203"  # stands for the page's own colour of text
-_SKIPPED = 0.1  # the first part of a curve falls from the ceiling: the scale leaves it out
+_SKIPPED = 0.15  # of a curve, which falls from the ceiling there: the scale leaves it out
 
 
 def style(number: int) -> tuple[str, tuple[int, ...]]:
@@ -48,26 +48,23 @@ def loss_curves(arms: Sequence[Arm], split: str, window: int = 1) -> str | None:
 
     A point is the mean of `window` rows.
     """
-    curves = [
-        (number, _thinned(result.curve(split), window))
-        for number, arm in enumerate(arms)
-        for result in arm.results
-        if result.rows
-    ]
+    results = [result for arm in arms for result in arm.results if result.rows]
+    numbers = {arm.name: number for number, arm in enumerate(arms)}
+    curves = [(numbers[result.run.arm], _thinned(result.curve(split), window)) for result in results]
     curves = [(number, curve) for number, curve in curves if len(curve.loss)]
     if not curves:
         return None
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": split, "font.family": "sans-serif"}):
         figure = Figure(figsize=(10.4, 6.2), layout="constrained")
         figure.patch.set_alpha(0)
-        low, high = _scale([curve for _, curve in curves])
+        bounds = scale(results, split, window)
         for axes, (field, label) in zip(figure.subplots(2, 2, sharey=True).flat, AXES.items(), strict=True):
             for number, curve in curves:
                 color, dashes = style(number)
                 marker = "o" if split == "valid" or len(curve.loss) == 1 else None
                 line = {"color": color, "linewidth": 1.3, "marker": marker, "markersize": 2.8}
                 axes.plot(getattr(curve, field), curve.loss, dashes=dashes or (None, None), **line)
-            axes.set(xlabel=label, ylim=(low, high), facecolor="none")
+            axes.set(xlabel=label, ylim=bounds, facecolor="none")
             axes.set_xlim(left=0)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
@@ -87,13 +84,14 @@ def _thinned(curve: Curve, window: int) -> Curve:
     return Curve(curve.steps[last], curve.tokens[last], curve.flops[last], curve.seconds[last], loss)
 
 
-def _scale(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Bounds that show where curves end: a run that diverges leaves by the top."""
-    ends = [curve.loss[np.isfinite(curve.loss)][-1:] for curve in curves]
-    low = min((float(end[0]) for end in ends if len(end)), default=0.0)
-    later = [curve.loss[curve.steps >= _SKIPPED * curve.steps[-1]] for curve in curves]
-    highs = [float(np.nanmax(loss)) for loss in later if np.isfinite(loss).any()]
-    high = float(np.median(highs)) if highs else low + 1
+def scale(results: Sequence[Result], split: str, window: int = 1) -> tuple[float, float]:
+    """Returns bounds that hold the curves but for their beginnings, and but for runs that diverge."""
+    sound = [result for result in results if result.state != "diverged"] or results
+    curves = [_thinned(result.curve(split), window) for result in sound]
+    later = [curve.loss[curve.steps >= _SKIPPED * curve.steps[-1]] for curve in curves if len(curve.loss)]
+    losses = np.concatenate([[], *later])
+    losses = losses[np.isfinite(losses)]
+    low, high = (float(losses.min()), float(losses.max())) if len(losses) else (0.0, 1.0)
     margin = 0.05 * max(high - low, 1e-3)
     return low - margin, high + margin
 

@@ -28,9 +28,9 @@ called diverged where its last loss is not finite, or where the last validation 
 Time is that of the training steps.
 """
 CURVES = """\
-A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first tenth of each
-curve, and a run that diverges goes out by the top. FLOPs are those of the model (gptjax/model/accounting.py); training
-time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
+A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first part of each
+curve, and a run that diverges may go out by the top. FLOPs are those of the model (gptjax/model/accounting.py);
+training time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
 """
 _MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing", "evaluation.", "model.seq_len")
 """Beginnings of options that decide over which tokens the validation loss is taken."""

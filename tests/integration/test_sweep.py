@@ -136,6 +136,7 @@ def test_no_more_than_so_many_run_at_a_time_and_as_many_as_can(sweep):
     assert max(at_once) == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_ends_nothing(sweep):
     """As in a pipe to head: the runs go on, unheard."""
     process = sweep("time.sleep(0.2); (workdir / 'end').touch()")
@@ -152,7 +153,9 @@ WAITS = (
 )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_is_passed_on_and_waited_for(sweep, number, code):
     process = sweep(WAITS, "--parallel=2")
     wait_until(lambda: len(list(sweep.runs.glob("*/ready"))) == 2, process)

@@ -114,6 +114,17 @@ def test_each_run_is_a_line_in_each_panel_in_the_colour_of_its_arm(half_done):
     assert plots._INK not in figure
 
 
+def test_the_scale_holds_the_ends_of_all_runs_but_those_that_diverged(half_done):
+    """An arm that is much worse than all others is seen; one that explodes does not flatten them."""
+    write_run(half_done[3], 4.5)
+    write_run(half_done[4], 900.0)
+    results = [read_result(run) for run in half_done]
+    assert results[4].state == "diverged"
+    low, high = plots.scale(results, "valid")
+    ends = [result.curve("valid").loss[-1] for result in results if result.state != "diverged"]
+    assert low < min(ends) < max(ends) < high < 10
+
+
 def test_every_arm_has_a_line_of_its_own():
     assert len({plots.style(number) for number in range(24)}) == 24
 
