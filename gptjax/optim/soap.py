@@ -62,47 +62,47 @@ def scale_by_soap(
 
     def update(grads, state, params=None):
         del params
-        first = state.count == 0
-
-        def step(g, mu, nu, left, right, left_basis, right_basis, matrix):
-            bases = (left_basis, right_basis)
-            momentum = b1 * mu.astype(g.dtype) + (1 - b1) * g
-            square = b2 * nu + (1 - b2) * jnp.square(_rotate(g, matrix, bases))
-            mean = _rotate(momentum, matrix, bases) / (1 - b1**state.count)
-            direction = _rotate(mean / (jnp.sqrt(square / (1 - b2**state.count)) + eps), matrix, bases, back=True)
-            kept = jnp.where(first, 0, direction), jnp.where(first, 0, momentum), jnp.where(first, 0, square)
-            new = zip((left, right), _grams(g, matrix, (left, right)), strict=True)
-            grams = [
-                jax.tree.map(lambda old, gram: jnp.where(first, gram, b2 * old + (1 - b2) * gram), *x) for x in new
-            ]
-            return kept[0], kept[1].astype(mu.dtype), kept[2], *grams
-
         treedef = jax.tree.structure(grads)
         columns = (grads, state.mu, state.nu, *state.grams, *state.bases, matrices)
-        rows = zip(*map(treedef.flatten_up_to, columns), strict=True)
-        new = zip(*(step(*row) for row in rows), strict=True)
-        updates, mu, nu, left, right = (jax.tree.unflatten(treedef, column) for column in new)
-        # One branch for all sides: the devices come together in it, and must do so in one order.
-        what = jnp.where(first, 0, jnp.where(state.count % refresh_every == 0, 1, 2))
-        bases = jax.lax.switch(what, [_eigenvectors, _turned, lambda grams, bases: bases], (left, right), state.bases)
-        return updates, SoapState(state.count + 1, mu, nu, (left, right), bases)
+        rows = list(zip(*map(treedef.flatten_up_to, columns), strict=True))
+
+        def go_on(turn):
+            return [_go_on(*row, count=state.count, b1=b1, b2=b2, eps=eps, turn=turn) for row in rows]
+
+        # One branch for all parameters: what devices exchange in several at once would not come in one order.
+        branches = (lambda: [_begin(*row) for row in rows], lambda: go_on(False), lambda: go_on(True))
+        which = jnp.where(state.count == 0, 0, jnp.where(state.count % refresh_every == 0, 2, 1))
+        new = zip(*jax.lax.switch(which, branches), strict=True)
+        updates, mu, nu, *sides = (jax.tree.unflatten(treedef, column) for column in new)
+        return updates, SoapState(state.count + 1, mu, nu, (sides[0], sides[1]), (sides[2], sides[3]))
 
     return optax.GradientTransformation(init, update)
 
 
-def _eigenvectors(grams, bases):
-    """Finds the eigenvectors of every side."""
-    del bases
-    return jax.tree.map(lambda gram: jnp.linalg.eigh(_square(gram))[1].reshape(gram.shape), grams)
+def _begin(g, mu, nu, left, right, left_basis, right_basis, matrix):
+    """Finds the eigenvectors of the first gradient's products; the update is zero."""
+    del left_basis, right_basis
+    grams = _grams(g, matrix, (left, right))
+    bases = jax.tree.map(lambda gram: jnp.linalg.eigh(_square(gram))[1].reshape(gram.shape), grams)
+    return jnp.zeros_like(g), mu, nu, *grams, *bases
 
 
-def _turned(grams, bases):
-    """Turns every basis one step of power iteration nearer to the eigenvectors."""
+def _go_on(g, mu, nu, left, right, left_basis, right_basis, matrix, *, count, b1, b2, eps, turn):
+    """Takes Adam's step in the bases that stand, averages the products and, where asked, turns the bases."""
+    bases = (left_basis, right_basis)
+    momentum = b1 * mu.astype(g.dtype) + (1 - b1) * g
+    nu = b2 * nu + (1 - b2) * jnp.square(_rotate(g, matrix, bases))
+    mean = _rotate(momentum, matrix, bases) / (1 - b1**count)
+    update = _rotate(mean / (jnp.sqrt(nu / (1 - b2**count)) + eps), matrix, bases, back=True)
+    grams = jax.tree.map(lambda old, new: b2 * old + (1 - b2) * new, (left, right), _grams(g, matrix, (left, right)))
+    if turn:
+        bases = jax.tree.map(_power_iteration, grams, bases)
+    return update, momentum.astype(mu.dtype), nu, *grams, *bases
 
-    def turn(gram, basis):
-        return jnp.linalg.qr(_einsum("nij,njk->nik", _square(gram), _square(basis)))[0].reshape(basis.shape)
 
-    return jax.tree.map(turn, grams, bases)
+def _power_iteration(gram, basis):
+    """Turns a basis one step nearer to the eigenvectors, in the shape in which the state keeps it."""
+    return jnp.linalg.qr(_einsum("nij,njk->nik", _square(gram), _square(basis)))[0].reshape(basis.shape)
 
 
 def _square(x):
