@@ -78,12 +78,31 @@ def test_the_vocabulary_is_padded_upwards_and_only_where_it_must(vocab_size, mul
         ),
         (
             {"d_model": 12, "num_heads": 4, "positions": Choice("rotary")},
-            "positions.name='rotary' turns pairs of channels and d_head=3 is odd; make it even",
+            "positions.name='rotary' turns pairs of channels and 3 of d_head=3 are not pairs; change d_head or "
+            "positions.fraction",
         ),
+        (
+            {"positions": Choice("rotary", {"scaling": "yarm"})},
+            "positions.scaling='yarm' is unknown; valid: none, linear, ntk, yarn",
+        ),
+        (
+            {"d_model": 24, "attention": Choice("differential")},
+            "attention.name='differential' halves pairs of channels and d_head=6 is no multiple of 4",
+        ),
+        (
+            {"attention": Choice("alternating", {"pattern": "LX"})},
+            "attention.pattern='LX' is not made of L (local) and G (global), as in LLLG",
+        ),
+        (
+            {"mlp": Choice("moe", {"num_experts": 2, "top_k": 4})},
+            "mlp.top_k=4 is more than mlp.num_experts=2",
+        ),
+        ({"logit_scale": 0.0}, "logit_scale=0.0 is not positive; leave it out for the default"),
+        ({"mup_base_width": 0}, "mup_base_width=0 is less than 1; choose a positive number or None"),
         ({"remat": "some"}, "remat='some' is unknown; valid: none, dots, minimal, offload, full"),
         ({"require_kernel": "flash"}, "require_kernel='flash' is unknown; valid: xla, splash, cudnn, or None"),
         ({"dtype": "float16"}, "dtype='float16' is unknown; valid: float32, bfloat16"),
-        ({"norm_placement": "both"}, "norm_placement='both' is unknown; valid: pre, post"),
+        ({"norm_placement": "both"}, "norm_placement='both' is unknown; valid: pre, post, sandwich"),
     ],
 )
 def test_a_problem_is_told_alone_and_with_its_cure(changes, problem):
