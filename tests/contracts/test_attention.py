@@ -42,7 +42,17 @@ CASES = [
     if kwargs.keys() <= registry.options(factory).keys() and (name == "causal" or option in OTHERS)
 ] + [("causal", name) for name in RECURRENT]
 OPTIONS |= RECURRENT
-cases = pytest.mark.parametrize(("name", "option"), CASES)
+SECOND = ("soft_cap", "sink", "gru")  # near another case
+
+
+def is_second(name, option):
+    """Whether a case is a variant of one that is tried by default."""
+    return option in SECOND or (name != "causal" and option == "grouped_query")
+
+
+cases = pytest.mark.parametrize(
+    ("name", "option"), [pytest.param(*case, marks=[pytest.mark.slow] * is_second(*case)) for case in CASES]
+)
 B = T = 8
 TOKENS_BT = np.random.default_rng(1).integers(0, 16, (B, T))
 POSITIONS_BT = np.tile([0, 1, 2, 0, 1, 2, 3, 0], (B, 1))
@@ -206,13 +216,16 @@ def test_cached_decoding_with_other_positions(positions):
     assert_cached_equals_full(config("causal", "plain", positions=Choice(positions)))
 
 
-# Of variants, those rules that split what is new in them: heads, rows, and by hand.
+def is_quick(name, option, rules):
+    """Plain attention under all rules; the others by default under those that split most: rows, heads and weights."""
+    return (name, option) == ("causal", "plain") or (rules == "context" and not is_second(name, option))
+
+
 RULES = [
-    (name, option, rules)
+    pytest.param(name, option, rules, marks=[pytest.mark.slow] * (not is_quick(name, option, rules)))
     for name, option in CASES
     if option not in RECURRENT
     for rules in sharding.RULES
-    if (name == "causal" and option in list(OPTIONS)[:5]) or rules in ("fsdp_tp", "context", "fsdp_manual")
 ]
 
 
@@ -251,7 +264,8 @@ QUICK = (("lstm", "fsdp_tp"), ("gru", "fsdp_manual"))
     ("name", "option", "rules"),
     [
         *(("causal", "grouped_query", rules) for rules in sharding.RULES),
-        *((*case, rules) for case in LEARNED for rules in ("context", "fsdp_manual")),
+        *((*case, "context") for case in LEARNED),
+        *(pytest.param(*case, "fsdp_manual", marks=pytest.mark.slow) for case in LEARNED),
         *(
             pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
             for name in RECURRENT

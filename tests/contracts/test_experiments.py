@@ -127,11 +127,16 @@ def test_it_changes_little(name):
     default, ours = (config.flatten(config.to_plain(experiments.load(each))) for each in ("base", name))
     assert len(default) < 150
     differing = {path for path in default.keys() | ours.keys() if default.get(path) != ours.get(path)}
+    replaced = {path.removesuffix(".name") for path in differing if path.endswith(".name")}
+    differing = {path for path in differing if path.rpartition(".")[0] not in replaced or path.endswith(".name")}
     assert (len(differing) > 0) == (name != "base")
     assert len(differing) <= 32, differing
 
 
-@every
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("ablations/")) for name in experiments.NAMES],
+)
 def test_its_step_lowers_from_shapes_alone(name, corpus):
     """Tracing finds what does not fit together without a parameter or a batch in memory."""
     cfg = experiments.load(name)

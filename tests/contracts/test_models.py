@@ -70,30 +70,33 @@ VARIANTS = {
     "lstm_stream": {"block": Choice("lstm", {"d_hidden": 10, "residual": True}), "norm": RMS},
     "gemma": {
         "attention": Choice("alternating", {"window": 3, "soft_cap": 2.0}),
-        "positions": ROTARY,
+        "positions": Choice("rotary", {"scaling": "yarn", "factor": 4.0, "trained_len": 200, "base": 500.0}),
         "norm": RMS,
         "norm_placement": "sandwich",
         "embedding_scale": 24**0.5,
         "residual_scale": 0.7,
         "logit_scale": 0.5,
         "attention_scale": 0.3,
+        "d_head": 16,
     },
     "gpt3": {"attention": Choice("gpt3", {"window": 2}), "mlp": Choice("geglu")},
-    "experts": {"mlp": Choice("moe", {"num_experts": 4, "num_shared": 1, "d_expert": 20}), "positions": ROTARY},
-    "experts_with_places": {"mlp": Choice("moe", {"num_experts": 4, "capacity_factor": 4.0}), "mup_base_width": 8},
-    "differential": {"attention": Choice("differential", {"sink": True}), "positions": ROTARY, "d_head": 8},
-    "alibi": {"positions": Choice("alibi"), "attention": Choice("causal", {"sink": True})},
-    "t5": {"positions": Choice("t5", {"num_buckets": 6, "max_distance": 9}), "num_kv_heads": 2},
-    "yarn": {
-        "positions": Choice("rotary", {"scaling": "yarn", "factor": 4.0, "trained_len": 200, "base": 500.0}),
-        "d_head": 16,
-    },
-    "ntk": {
+    "experts": {
+        "mlp": Choice("moe", {"num_experts": 4, "num_shared": 1, "d_expert": 20}),
         "positions": Choice("rotary", {"scaling": "ntk", "factor": 4.0, "fraction": 0.5}),
         "d_head": 16,
+    },
+    "experts_with_places": {
+        "mlp": Choice("moe", {"num_experts": 4, "capacity_factor": 4.0}),
+        "positions": Choice("rotary", {"scaling": "linear", "factor": 4.0}),
+        "mup_base_width": 8,
+    },
+    "differential": {"attention": Choice("differential", {"sink": True}), "positions": ROTARY, "d_head": 8},
+    "alibi": {"positions": Choice("alibi"), "attention": Choice("causal", {"sink": True})},
+    "t5": {
+        "positions": Choice("t5", {"num_buckets": 6, "max_distance": 9}),
+        "num_kv_heads": 2,
         "mlp": Choice("relu2"),
     },
-    "interpolated": {"positions": Choice("rotary", {"scaling": "linear", "factor": 4.0}), "norm_placement": "post"},
 }
 variants = pytest.mark.parametrize("name", VARIANTS)
 
@@ -243,7 +246,10 @@ def test_unrolled_equals_scanned(name):
 @pytest.mark.parametrize(
     ("name", "policy", "scan_layers"),
     [
-        *(("gpt2", policy, True) for policy in REMAT_POLICIES[1:]),
+        *(
+            pytest.param("gpt2", policy, True, marks=[pytest.mark.slow] * (policy in ("dots", "offload")))
+            for policy in REMAT_POLICIES[1:]
+        ),
         ("gpt2", "full", False),
         ("lstm", "full", True),
     ],

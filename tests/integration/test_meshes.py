@@ -72,7 +72,7 @@ def assert_same_run(workdir, reference):
 
 SLOW = (  # others are near
     *("replica 8", "data parallel", "tensor 2 x fsdp 4", "tensor 4 x fsdp 2", "tensor 8", "accumulation 8"),
-    *("remat of all but products with weights", "unrolled"),
+    *("remat", "remat of all but products with weights", "unrolled", "fsdp 8"),
 )
 
 
@@ -118,7 +118,7 @@ def run_two_processes(command_line, *arguments):
 @pytest.mark.parametrize(
     "mesh",
     [
-        pytest.param((), id="fsdp"),
+        pytest.param((), id="fsdp", marks=pytest.mark.slow),  # test_elastic.py has one by default
         pytest.param(("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), id="tensor", marks=pytest.mark.slow),
     ],
 )

@@ -102,6 +102,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert_equal_to_the_bit(workdir, uninterrupted, 100)
 
 
+@pytest.mark.slow
 def test_a_second_signal_exits_at_once_and_tears_nothing(command_line, text, tmp_path):
     workdir = tmp_path / "run"
     often = (f"--config.data.path={text}", *LONG, "--config.checkpoint.every=5")
@@ -149,6 +150,7 @@ def test_init_from_takes_parameters_and_resume_from_everything(command_line, tex
     assert [row["step"] for row in rows(tmp_path / "resume")] == list(range(41, 46))
 
 
+@pytest.mark.slow
 def test_the_end_of_another_run_is_taken_over_whole_and_nothing_before_it(command_line, text, finished, tmp_path):
     data = (f"--config.data.path={text}", f"--config.checkpoint.resume_from={finished}", *SHORT)
     taken = command_line.train(tmp_path / "same", *data)

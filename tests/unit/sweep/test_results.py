@@ -128,6 +128,6 @@ def test_curves_count_tokens_flops_and_the_time_of_steps(runs):
 
 
 def test_what_differs_between_arms_is_found_in_the_resolved_configs(tmp_path):
-    runs = make_runs(tmp_path, 'cross(grid({"model.positions.name": ["learned", "rotary"]}), seeds(2))')
+    runs = make_runs(tmp_path, 'cross(grid({"model.positions.name": ["learned", "sinusoidal"]}), seeds(2))')
     differing = differing_options(group([read_result(run) for run in runs]))
-    assert differing == {"model.positions.name": ["learned", "rotary"], "model.positions.base": [None, 10000.0]}
+    assert differing == {"model.positions.name": ["learned", "sinusoidal"], "model.positions.base": [None, 10000.0]}

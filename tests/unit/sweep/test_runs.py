@@ -25,9 +25,9 @@ def test_a_run_is_what_its_command_line_makes_of_it(tmp_path):
         overrides.apply(experiment, changes)
         assert config.from_config_dict(experiment) == run.cfg
     first, second, third, fourth = make_runs(tmp_path, sweep)
-    assert first.cfg.model.positions.kwargs == {"base": 10000.0}
+    assert first.cfg.model.positions.kwargs["base"] == 10000.0
     assert (first.cfg.optim.peak_lr, first.cfg.model.use_bias, first.cfg.seed) == (1e-5, False, 7)
-    assert (second.cfg.model.positions.kwargs, second.cfg.optim.clip_norm) == ({"base": 5e5}, None)
+    assert (second.cfg.model.positions.kwargs["base"], second.cfg.optim.clip_norm) == (5e5, None)
     assert (third.cfg.sample.prompts, third.cfg.profile.steps) == (("a, b", "c='d'"), (3, 5))
     assert fourth.cfg.model.positions.kwargs == {"base": 100.0}
 
