@@ -42,7 +42,7 @@ CASES = [
     if kwargs.keys() <= registry.options(factory).keys() and (name == "causal" or option in OTHERS)
 ] + [("causal", name) for name in RECURRENT]
 OPTIONS |= RECURRENT
-SECOND = ("soft_cap", "sink", "gru")  # near another case
+SECOND = ("soft_cap", "sink", "gru", "multi_query")  # near another case
 
 
 def is_second(name, option):
@@ -257,13 +257,17 @@ def gradients(cfg, rules=None):
 
 
 LEARNED = [("differential", "grouped_query"), ("causal", "sink"), ("causal", "t5")]  # by heads
-QUICK = (("lstm", "fsdp_tp"), ("gru", "fsdp_manual"))
+QUICK = (("lstm", "fsdp_tp"),)
+LARGE = ("fsdp_manual", "fsdp_tp_sp", "context")  # what the other rules do, these do as well
 
 
 @pytest.mark.parametrize(
     ("name", "option", "rules"),
     [
-        *(("causal", "grouped_query", rules) for rules in sharding.RULES),
+        *(
+            pytest.param("causal", "grouped_query", rules, marks=[pytest.mark.slow] * (rules not in LARGE))
+            for rules in sharding.RULES
+        ),
         *((*case, "context") for case in LEARNED),
         *(pytest.param(*case, "fsdp_manual", marks=pytest.mark.slow) for case in LEARNED),
         *(

@@ -98,7 +98,10 @@ VARIANTS = {
         "mlp": Choice("relu2"),
     },
 }
-variants = pytest.mark.parametrize("name", VARIANTS)
+SECOND = ("gpt1", "multi_query", "no_positions", "padded_vocabulary", "every_option", "gpt3", "lstm_stream")
+variants = pytest.mark.parametrize(  # others have what these have, once each
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SECOND)) for name in VARIANTS]
+)
 
 # A row that is one document, and one with two documents (positions start again) and padding.
 TOKENS_BT = jax.random.randint(jax.random.key(7), (2, 12), 0, BASE.vocab_size)
@@ -237,7 +240,7 @@ def assert_same(actual, expected):
         np.testing.assert_allclose(a, e, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mistral", "lstm_stream"])
+@pytest.mark.parametrize("name", ["gpt2", "mistral", pytest.param("lstm_stream", marks=pytest.mark.slow)])
 def test_unrolled_equals_scanned(name):
     """Loss and gradients do not depend on how the loop over blocks is compiled."""
     assert_same(run(name, scan_layers=False), run(name))
@@ -251,7 +254,7 @@ def test_unrolled_equals_scanned(name):
             for policy in REMAT_POLICIES[1:]
         ),
         ("gpt2", "full", False),
-        ("lstm", "full", True),
+        pytest.param("lstm", "full", True, marks=pytest.mark.slow),
     ],
 )
 def test_recomputing_changes_nothing(name, policy, scan_layers):

@@ -16,6 +16,7 @@ FLAGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ema", pytest.param("schedule_free", marks=pytest.mark.slow)])
 def test_the_average_is_what_is_evaluated_and_loaded(command_line, entry_point, text, tmp_path, name):
     length = ("--config.optim.num_steps=12", "--config.optim.warmup_steps=2", "--config.evaluation.every=6")

@@ -54,7 +54,9 @@ def likeliest(cfg, params, context):
     return int(jnp.argmax(full_forward(cfg, params, padded_BT)[0, len(context) - 1]))
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("learned", "none_window"))) for name in VARIANTS]
+)
 def test_greedy_with_a_cache_is_greedy_without(name):
     """Token for token, for prompts of unequal length in one batch."""
     cfg, params = build(**VARIANTS[name])

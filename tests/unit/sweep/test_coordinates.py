@@ -15,7 +15,7 @@ from gptjax.sweep.coordinates import Coordinates, gather, measure
 from gptjax.types import UserError
 from tests import experiments
 
-WIDTHS = (32, 64, 128)
+WIDTHS = (32, 128)
 
 
 @pytest.fixture(scope="module")
