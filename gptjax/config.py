@@ -208,7 +208,7 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
                 f"reads in order; set mesh.context=1"
             )
         num_ahead = dict(cfg.train.task.kwargs).get("num_ahead", 0)
-        num_seen = dict(cfg.model.head.kwargs).get("num_tokens", 2 if cfg.model.head.name == "multi_token" else 1)
+        num_seen = dict(cfg.model.head.kwargs).get("num_tokens", 1)
         if num_ahead >= num_seen:
             problems.append(
                 f"train.task.num_ahead={num_ahead} is beyond what the head sees; set model.head.name=multi_token and "

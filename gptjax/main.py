@@ -48,9 +48,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--allow_change", action="append", default=[])
     args = parser.parse(arguments)
 
-    experiment = overrides.load_experiment(args.config)
-    overrides.apply(experiment, changes)
-    cfg = config.from_config_dict(experiment, args.config)
+    cfg = overrides.read_experiment(args.config, changes)
     num_devices = distributed.start()
     with distributed.AsOne():
         config.validate(cfg, num_devices, args.config)

@@ -21,7 +21,7 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from gptjax import registry
-from gptjax.config import ExperimentConfig, fields_of, item_types, type_name, without_none
+from gptjax.config import ExperimentConfig, fields_of, from_config_dict, item_types, type_name, without_none
 from gptjax.registry import Choice
 from gptjax.types import UserError
 
@@ -103,6 +103,13 @@ def _mistakes_in(path: str) -> Iterator[None]:
             names = {name.split(".")[-1] for name in all_paths()}
             reason = f"there is no option {unknown[1]!r}; {registry.did_you_mean(unknown[1], names)}"
         raise UserError(f"{path}:{line}: {reason}") from None
+
+
+def read_experiment(path: str, overrides: Sequence[tuple[str, str]]) -> ExperimentConfig:
+    """Returns the config of an experiment file with the flags applied."""
+    experiment = load_experiment(path)
+    apply(experiment, overrides)
+    return from_config_dict(experiment, path)
 
 
 def apply(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:

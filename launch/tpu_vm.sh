@@ -90,7 +90,9 @@ case $verb in
   install)
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
-    run tar -czf "$folder/gptjax.tar.gz" -C "$(dirname "$0")/.." --exclude=./.git --exclude=./.venv --exclude=./runs .
+    # What git leaves out as well: some of it is large, and some of it changes while it is read.
+    run tar -czf "$folder/gptjax.tar.gz" -C "$(dirname "$0")/.." --exclude=./.git --exclude=./.venv --exclude=./runs \
+      --exclude=__pycache__ --exclude=.pytest_cache --exclude=.ruff_cache --exclude=.hypothesis --exclude='*.egg-info' .
     run gcloud compute tpus queued-resources scp "$folder/gptjax.tar.gz" "$name:" "${where[@]}" --node=all --worker=all
     # The workers' own Python is older than what gptjax needs; uv brings one along.
     on all "set -e

@@ -15,9 +15,9 @@ from gptjax import registry, sharding
 from gptjax.model import kernels
 from gptjax.model.cache import Cache
 from gptjax.model.config import ModelConfig
-from gptjax.model.kernels import Visible
 from gptjax.model.layers import Projection, RMSNorm, Vector
-from gptjax.model.positions import Encoding
+from gptjax.model.positions import POSITIONS, Encoding
+from gptjax.model.visible import Visible
 from gptjax.sharding import constrain
 from gptjax.types import Array
 
@@ -80,7 +80,7 @@ class SelfAttention(nn.Module):
             if cache is not None:
                 visible = Visible.slots(context.positions_BT, cache.length, window)
                 return self.mix(q_BTHC, k_BSKC, v_BSKC, visible, **by_head)
-            kernel = self._kernel(q_BTHC.shape[1])
+            kernel = self._kernel(q_BTHC.shape[1], by_head)
             return kernels.mix(kernel, q_BTHC, k_BSKC, v_BSKC, context.segment_ids_BT, window, by_head)
 
         y_BTHC = self.at_depth(mix, context.layer)
@@ -125,12 +125,13 @@ class SelfAttention(nn.Module):
             return f"attention {self.cfg.attention.name!r} is plain XLA"
         if self.soft_cap is not None or self.sink:
             return "soft_cap and sink are plain XLA"
-        if self.cfg.positions.name in ("alibi", "t5"):
+        if registry.lookup(POSITIONS, self.cfg.positions.name).adds_to_scores:
             return f"positions {self.cfg.positions.name!r} add to the scores, which is plain XLA"
         return None
 
-    def _kernel(self, length: int) -> Callable:
+    def _kernel(self, length: int, by_head) -> Callable:
         obstacle, length = self.obstacle(), kernels.positions_per_device(length)
+        assert obstacle or not by_head, f"a kernel would leave out {', '.join(by_head)}: say so in obstacle()"
         chosen, _ = kernels.choose(self.cfg, sharding.platform(), length, obstacle)
         return kernels.KERNELS[chosen] if obstacle is None else self._plain
 

@@ -9,7 +9,6 @@ head, C head channels.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,72 +16,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 
 from gptjax import sharding, zigzag
 from gptjax.model.config import ModelConfig
+from gptjax.model.visible import Visible
 from gptjax.types import Array, UserError
 
 BLOCK = 512  # positions in a tile of the TPU kernel
-
-
-class Visible(NamedTuple):
-    """Which keys a query sees: none behind it, the `window` nearest at most, and those of its own segment."""
-
-    places: Array
-    """Place of each query in its row: T numbers for all rows, or B x T."""
-    num_keys: int
-    """Keys are the places 0 .. S - 1 of the row."""
-    window: int | None
-    query_segments_BT: Array | None = None
-    """Segment of each query; None where every row is one segment."""
-    key_segments_BS: Array | None = None
-    """Segment of each key."""
-    shard: Array | None = None
-    """Which part of the row, in zig-zag order, the queries are; None where the row is whole."""
-    in_order: bool = False
-    """Whether the queries are the tokens that the keys are, in order."""
-
-    @classmethod
-    def whole(cls, segment_ids_BT: Array | None, length: int, window: int | None) -> "Visible":
-        """Queries and keys are the same whole rows."""
-        return cls(jnp.arange(length), length, window, segment_ids_BT, segment_ids_BT, in_order=True)
-
-    @classmethod
-    def part(cls, segments: tuple[Array | None, Array | None], shard: Array, length: int, parts: int, window):
-        """Queries are one device's part of the rows, keys all of them; `segments` are those of queries and keys."""
-        places_S, size = jnp.asarray(zigzag.order(length, parts)), length // parts
-        return cls(jax.lax.dynamic_slice_in_dim(places_S, shard * size, size), length, window, *segments, shard)
-
-    @classmethod
-    def slots(cls, positions_BT: Array, length: int, window: int | None) -> "Visible":
-        """Keys are the slots of a cache, in order of position."""
-        return cls(positions_BT, length, window)
-
-    def mask_BTS(self, first_key: int | Array = 0, num_keys: int | None = None) -> Array:
-        """Returns the mask over all keys, or over some from the first on; B is 1 where rows do not differ."""
-        num_keys = num_keys or self.num_keys
-        distance = self.places[..., :, None] - (first_key + jnp.arange(num_keys))
-        mask = distance >= 0
-        if self.window is not None:
-            mask &= distance < self.window
-        mask_BTS = mask.reshape(-1, *mask.shape[-2:])
-        if self.query_segments_BT is None or self.key_segments_BS is None:
-            return mask_BTS
-        keys_BS = jax.lax.dynamic_slice_in_dim(self.key_segments_BS, first_key, num_keys, 1)
-        return mask_BTS & (self.query_segments_BT[:, :, None] == keys_BS[:, None])
-
-    def distances_BTS(self) -> Array:
-        """Returns how far behind its query each key lies, 0 where it lies ahead; B is 1 where rows do not differ."""
-        distances = self.places[..., :, None] - jnp.arange(self.num_keys)
-        return jnp.maximum(distances, 0).reshape(-1, *distances.shape[-2:])
-
-    def cut(self, start: int, stop: int) -> "Visible":
-        """Returns the same for the queries from start to stop, in order, and the keys before stop."""
-        queries, keys = self.query_segments_BT, self.key_segments_BS
-        return self._replace(
-            places=self.places[start:stop],
-            num_keys=stop,
-            query_segments_BT=None if queries is None else queries[:, start:stop],
-            key_segments_BS=None if keys is None else keys[:, :stop],
-            in_order=False,
-        )
 
 
 # ---- plain XLA
@@ -278,23 +215,28 @@ def choose(cfg: ModelConfig, platform: str, length: int, obstacle: str | None = 
     An obstacle says why plain XLA alone will do. Raises UserError where `require_kernel` names another.
     """
     cfg = cfg.resolve()
-    assert cfg.d_head is not None
     name, wanted = FASTEST.get(platform, "xla"), cfg.require_kernel
-    if obstacle is not None:
-        pass
-    elif name == "splash" and length % 128:
-        obstacle = f"splash takes multiples of 128 positions a device, not {length}"
-    elif name == "cudnn" and cfg.dtype != "bfloat16":
-        obstacle = f"cudnn takes bfloat16, not {cfg.dtype}"
-    elif name == "cudnn" and (cfg.d_head % 8 or cfg.d_head > 128):
-        obstacle = f"cudnn takes up to 128 channels a head, in multiples of 8, not {cfg.d_head}"
-    elif name == "cudnn" and length % 2:
-        obstacle = f"cudnn takes an even number of positions a device, not {length}"
+    if obstacle is None:
+        obstacle = _misfit(cfg, name, length)
     chosen = "xla" if obstacle or wanted == "xla" else name
     if wanted not in (None, chosen):
         why = obstacle or f"there is {' or '.join(sorted({name, 'xla'}))}"
         raise UserError(f"model.require_kernel={wanted!r} cannot run on {platform}: {why}; None takes what can")
     return chosen, obstacle or ("as required" if wanted else f"the fastest on {platform}")
+
+
+def _misfit(cfg: ModelConfig, name: str, length: int) -> str | None:
+    """Returns why a kernel does not take the model's shapes; None where it does."""
+    assert cfg.d_head is not None
+    if name == "splash" and length % 128:
+        return f"splash takes multiples of 128 positions a device, not {length}"
+    if name == "cudnn" and cfg.dtype != "bfloat16":
+        return f"cudnn takes bfloat16, not {cfg.dtype}"
+    if name == "cudnn" and (cfg.d_head % 8 or cfg.d_head > 128):
+        return f"cudnn takes up to 128 channels a head, in multiples of 8, not {cfg.d_head}"
+    if name == "cudnn" and length % 2:
+        return f"cudnn takes an even number of positions a device, not {length}"
+    return None
 
 
 def mix(

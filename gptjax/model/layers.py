@@ -94,6 +94,19 @@ class Embedding(nn.Module):
         return manual.lookup(table_VD, ids_BT, self.cfg.dtype)
 
 
+class Kernel(nn.Module):
+    """Matrices under a name of their own, for products that are no Projection: () -> x of the given shape, float32."""
+
+    shape: tuple[int, ...]
+    names: Names
+    initializer: Callable
+
+    @nn.compact
+    def __call__(self):
+        """Returns the matrices."""
+        return self.param("kernel", named(self.initializer, self.names), self.shape)
+
+
 class Vector(nn.Module):
     """Learned numbers that nothing is multiplied by on their way in: () -> x of the given shape, in float32."""
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from gptjax import manual
 from gptjax.model.config import ModelConfig
-from gptjax.model.layers import named
+from gptjax.model.layers import Kernel
 from gptjax.sharding import constrain
 from gptjax.types import Array, Metrics
 
@@ -36,22 +36,8 @@ class Experts(nn.Module):
         return multiply(jax.nn.silu(multiply(x, gate)) * multiply(x, up), down)
 
     def _kernel(self, name, shape, names, depth):
-        return Kernel(
-            (self.num_experts, *shape), ("experts", *names), self.cfg.hidden_std / math.sqrt(depth), name=name
-        )(self.cfg.dtype)
-
-
-class Kernel(nn.Module):
-    """A bare stack of matrices: (dtype) -> kernel."""
-
-    shape: tuple[int, ...]
-    names: tuple[str, ...]
-    std: float
-
-    @nn.compact
-    def __call__(self, dtype):
-        """Returns the matrices in the dtype."""
-        return self.param("kernel", named(nn.initializers.normal(self.std), self.names), self.shape).astype(dtype)
+        initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(depth))
+        return Kernel((self.num_experts, *shape), ("experts", *names), initializer, name=name)().astype(self.cfg.dtype)
 
 
 class Routing(NamedTuple):
@@ -91,7 +77,8 @@ class MixtureOfExperts(nn.Module):
         """Returns y_BTD in the compute dtype and the auxiliary sums."""
         cfg, E = self.cfg, self.num_experts
         assert cfg.d_ff is not None
-        router_DE = Kernel((cfg.d_model, E), ("embed", None), cfg.hidden_std, name="router")(jnp.float32)
+        initializer = nn.initializers.normal(cfg.hidden_std)
+        router_DE = Kernel((cfg.d_model, E), ("embed", None), initializer, name="router")()
         logits_BTE = x_BTD.astype(jnp.float32) @ router_DE
         weight_BTk, expert_BTk = jax.lax.top_k(jax.nn.softmax(logits_BTE), self.top_k)
         routing = Routing(expert_BTk, weight_BTk / jnp.sum(weight_BTk, axis=-1, keepdims=True))

@@ -8,7 +8,7 @@ are turned, L distance from query to key.
 """
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -44,10 +44,17 @@ class Encoding(NamedTuple):
         return jnp.concatenate([*(x.astype(x_BTHC.dtype) for x in turned), still_BTHC], axis=-1)
 
 
-class Learned(nn.Module):
-    """A learned vector for each of seq_len positions (GPT-1 to 3), initialised like the token embedding."""
+class Positions(nn.Module):
+    """A scheme: positions_BT -> Encoding."""
 
     cfg: ModelConfig
+
+    adds_to_scores: ClassVar[bool] = False
+    """Whether it biases scores, which plain XLA alone can do."""
+
+
+class Learned(Positions):
+    """A learned vector for each of seq_len positions (GPT-1 to 3), initialised like the token embedding."""
 
     @nn.compact
     def __call__(self, positions_BT) -> Encoding:
@@ -56,10 +63,9 @@ class Learned(nn.Module):
         return Encoding(added_BTD=Embedding(self.cfg, self.cfg.seq_len, (None, "embed"), name="table")(positions_BT))
 
 
-class Sinusoidal(nn.Module):
+class Sinusoidal(Positions):
     """PE(p, 2i) = sin(p / base^(2i/D)), PE(p, 2i+1) = cos of the same (Vaswani et al. 2017, section 3.5)."""
 
-    cfg: ModelConfig
     base: float = 10000.0
 
     @nn.compact
@@ -71,7 +77,7 @@ class Sinusoidal(nn.Module):
         return Encoding(added_BTD=pairs_BTR2.reshape(*positions_BT.shape, -1)[..., :D])
 
 
-class Rotary(nn.Module):
+class Rotary(Positions):
     """Turns the channel pair (i, i + R) by p / base^(i/R), so that scores depend on distances (arXiv 2104.09864).
 
     The pairing of halves is GPT-NeoX's and Llama's; it is the paper's up to a permutation of channels. `fraction` of
@@ -79,7 +85,6 @@ class Rotary(nn.Module):
     of `trained_len` to `factor` times as many positions: see SCALINGS.
     """
 
-    cfg: ModelConfig
     base: float = 10000.0
     fraction: float = 1.0
     scaling: str = "none"
@@ -137,10 +142,10 @@ SCALINGS = {
 """How angles are stretched: (base, R, factor, trained_len) -> angle of each pair by position, size of the turned."""
 
 
-class ALiBi(nn.Module):
+class ALiBi(Positions):
     """Takes a slope times the distance from each score, another slope in each head (Press et al. 2021, 2108.12409)."""
 
-    cfg: ModelConfig
+    adds_to_scores = True
 
     @nn.compact
     def __call__(self, positions_BT) -> Encoding:
@@ -152,14 +157,14 @@ class ALiBi(nn.Module):
         return Encoding(bias_HL=-jnp.asarray(slopes)[:, None] * jnp.arange(self.cfg.seq_len, dtype=jnp.float32))
 
 
-class T5(nn.Module):
+class T5(Positions):
     """A learned number for each head and bucket of distances (Raffel et al. 2019, arXiv 1910.10683).
 
     Half of the buckets are distances of their own, the others grow with the logarithm up to max_distance. T5 adds it
     to scores that are not divided by sqrt C, and shares it between blocks as we do.
     """
 
-    cfg: ModelConfig
+    adds_to_scores = True
     num_buckets: int = 32
     max_distance: int = 128
 
@@ -176,10 +181,8 @@ class T5(nn.Module):
         return Encoding(bias_HL=table[np.minimum(bucket_L, self.num_buckets - 1)].T)
 
 
-class NoPositions(nn.Module):
+class NoPositions(Positions):
     """Nothing: the causal mask alone tells positions apart (Haviv et al. 2022, arXiv 2203.16634)."""
-
-    cfg: ModelConfig
 
     @nn.compact
     def __call__(self, positions_BT) -> Encoding:

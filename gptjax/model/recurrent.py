@@ -18,7 +18,7 @@ from gptjax import registry
 from gptjax.model.attention import Context
 from gptjax.model.cache import State
 from gptjax.model.config import ModelConfig
-from gptjax.model.layers import NORMS, Dropout, Names, named, widen
+from gptjax.model.layers import NORMS, Dropout, Kernel, named, widen
 from gptjax.sharding import constrain, in_use
 from gptjax.types import Array
 
@@ -41,10 +41,8 @@ class Recurrent(nn.Module):
     open_gate: ClassVar[int | None] = None
     """The gate whose bias starts at 1."""
 
-    @staticmethod
-    def advance(state: State, x_BGH: Array, u_BGH: Array) -> State:
-        """Returns the next state from what the gates read in the token (x) and in the state (u), all in float32."""
-        raise NotImplementedError
+    advance: ClassVar[Callable]
+    """(state, x_BGH, u_BGH) -> next state, by what the gates read in the token (x) and in the state (u), in float32."""
 
     @nn.compact
     def __call__(self, carry, layer, context: Context):
@@ -82,19 +80,6 @@ class Recurrent(nn.Module):
     def _bias(self, key, shape, dtype):
         bias_GH = jnp.zeros(shape, dtype)
         return bias_GH if self.open_gate is None else bias_GH.at[self.open_gate].set(1)
-
-
-class Kernel(nn.Module):
-    """A matrix under a name of its own."""
-
-    shape: tuple[int, ...]
-    names: Names
-    initializer: Callable
-
-    @nn.compact
-    def __call__(self):
-        """Returns it in float32."""
-        return self.param("kernel", named(self.initializer, self.names), self.shape)
 
 
 def orthogonal(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:

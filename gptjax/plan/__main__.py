@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv or "-h" in argv:  # answered before anything heavy is imported
         print(HELP, end="")
         return 0
-    from gptjax import config, overrides
+    from gptjax import overrides
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -61,9 +61,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--limit={args.limit:g} is no time; give the search some seconds")
     if args.json is not None and not args.json.parent.is_dir():
         raise UserError(f"--json={args.json}: there is no folder {args.json.parent}; make it first")
-    experiment = overrides.load_experiment(args.config)
-    overrides.apply(experiment, changes)
-    cfg = config.from_config_dict(experiment, args.config)
+    cfg = overrides.read_experiment(args.config, changes)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what the partitioner thinks of a mesh shows in the figures
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     if "--help" in argv or "-h" in argv:  # answered before anything heavy is imported
         print(HELP, end="")
         return 0
-    from gptjax import config, distributed, overrides
+    from gptjax import distributed, overrides
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -48,9 +48,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--steps={args.steps} is less than 1; take a few")
     if args.svg is not None and not args.svg.parent.is_dir():
         raise UserError(f"--svg={args.svg}: there is no folder {args.svg.parent}; make it first")
-    experiment = overrides.load_experiment(args.config)
-    overrides.apply(experiment, changes)
-    cfg = config.from_config_dict(experiment, args.config)
+    cfg = overrides.read_experiment(args.config, changes)
     distributed.start()
 
     from gptjax.sweep.coordinate_plot import draw

@@ -1,11 +1,9 @@
 """The picture of a coordinate check, as SVG."""
 
-import io
-
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from gptjax.sweep.coordinates import Coordinates
+from gptjax.sweep.figure import to_svg
 
 
 def draw(found: Coordinates) -> str:
@@ -27,7 +25,4 @@ def draw(found: Coordinates) -> str:
         if num_layers > 1:
             axes.legend(fontsize=8)
     figure.supylabel("mean size after each step")
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "coordinates"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return to_svg(figure)

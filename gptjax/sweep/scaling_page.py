@@ -1,13 +1,12 @@
-"""The picture of a scaling law, as SVG, and the page that holds it. The only file of the law that knows matplotlib."""
+"""The picture of a scaling law, as SVG, and the page that holds it."""
 
 import html
-import io
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from gptjax.sweep.figure import to_svg
 from gptjax.sweep.law import Fit
 from gptjax.sweep.scaling_runs import Runs
 
@@ -37,11 +36,7 @@ def draw(runs: Runs, fitted: Fit, budget: float) -> str:
     by_fit.axline((loss.min(), loss.min()), slope=1, color="0.7")
     by_fit.scatter(fitted.law.loss(params, tokens), loss, s=18)
     by_fit.set(xlabel="fitted loss", ylabel="observed loss", title="Fit")
-    buffer = io.StringIO()
-    # Text as text, so that it can be searched; a fixed salt and no date, so that one fit gives one file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gptjax"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return to_svg(figure)
 
 
 def _losses_by_size(axes, fitted: Fit, params, flops, loss) -> None:

