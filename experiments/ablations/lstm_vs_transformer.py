@@ -12,7 +12,7 @@ Expect:   a table by architecture and position; not run yet
 
 import itertools
 
-from experiments import base
+from experiments import base, corpora
 
 # Without norms, an embedding of standard deviation 0.02 leaves little to the second layer: after 100 steps an LSTM was
 # at 3.22 nats a byte instead of 2.82.
@@ -28,6 +28,7 @@ SEEDS = (0, 1, 2)
 def get_config():
     config = base.get_config()
     config.model.update(num_layers=4, d_model=128, seq_len=256, scan_layers=False)
+    config.data.path = corpora.wikitext()
     config.data.tokenizer = {"name": "byte"}
     config.data.batch_size = 16
     config.optim.update(peak_lr=3e-3, num_steps=300, warmup_steps=30)

@@ -7,17 +7,18 @@ Expect:   validation losses, in nats a byte, of 1.76 ± 0.01 rotary, 2.19 ± 0.2
           2.88 ± 0.27 sinusoidal
 """
 
-from experiments import base
+from experiments import base, corpora
 from gptjax.sweep.expand import cross, grid, names, seeds
 
 
 def get_config():
     config = base.get_config()
     config.model.update(num_layers=2, num_heads=4, d_model=128, seq_len=128, scan_layers=False)
+    config.data.path = corpora.shakespeare()
     config.data.tokenizer = {"name": "byte"}
     config.data.batch_size = 16
     config.optim.update(peak_lr=4e-3, num_steps=300, warmup_steps=30)
-    config.evaluation.update(every=50, num_windows=256)
+    config.evaluation.update(every=100, num_windows=256)
     config.checkpoint.every = 100
     config.sample.prompts = ()
     return config

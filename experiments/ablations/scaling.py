@@ -12,9 +12,9 @@ Expect:   a valley of losses in each budget, at a wider model for a larger one; 
 from collections.abc import Iterator
 from typing import Any
 
-from experiments import base
+from experiments import base, corpora
 
-BUDGETS = (4e11, 1e12, 2.5e12, 6e12)
+BUDGETS = (4e11, 1e12, 2.5e12)
 """FLOPs of a run, counted as in gptjax/model/accounting.py."""
 WIDTHS = (32, 48, 64, 80, 96, 128)
 TOKENS_PER_WEIGHT = (0.5, 250)
@@ -28,6 +28,7 @@ def get_config():
     config.model.update(seq_len=SEQ_LEN, use_bias=False, scan_layers=False, vocab_multiple=32, **shape(64))
     config.model.positions = {"name": "rotary"}
     config.model.norm = {"name": "rmsnorm"}
+    config.data.path = corpora.wikitext()
     config.data.tokenizer = {"name": "byte"}
     config.data.batch_size = BATCH_SIZE
     config.optim.update(schedule_for(64, 1e12))

@@ -15,14 +15,12 @@ from gptjax.sweep.expand import cross, grid, seeds
 def get_config():
     config = positions.get_config()
     config.model.update(positions={"name": "rotary"}, d_model=64, num_heads=2, seq_len=64)
-    config.optim.update(num_steps=200, warmup_steps=20)
+    config.optim.update(num_steps=150, warmup_steps=15)
     return config
 
 
 def sweep():
-    arms = {
-        "model.mup_base_width": [None, 64],
-        "model.d_model": [64, 128, 256],
-        "optim.peak_lr": [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2],
-    }
-    return cross(grid(arms), seeds(3))
+    at_base = grid({"model.d_model": [64]})  # the two are one there
+    wider = grid({"model.mup_base_width": [None, 64], "model.d_model": [128, 256]})
+    rates = {"optim.peak_lr": [1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2]}
+    return cross([*at_base, *wider], grid(rates), seeds(3))
