@@ -196,10 +196,15 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
     if not mesh_problems:
         sizes = cfg.mesh.shape(device_count)
         parts = sizes["replica"] * sizes["fsdp"] * sizes["expert"]
-        for name, batch_size in (("data", cfg.data.batch_size), ("evaluation", cfg.evaluation.batch_size)):
+        sizes_of_batches = [
+            ("data.batch_size=", cfg.data.batch_size),
+            ("evaluation.batch_size=", cfg.evaluation.batch_size),
+            *(("data.batch_ramp: a size of ", size) for size, _ in cfg.data.batch_ramp),
+        ]
+        for name, batch_size in sizes_of_batches:
             if batch_size is not None and batch_size % parts:
                 problems.append(
-                    f"{name}.batch_size={batch_size} does not divide over {parts} devices; "
+                    f"{name}{batch_size} does not divide over {parts} devices; "
                     f"try {-(-batch_size // parts) * parts}, or another mesh"
                 )
         if sizes["context"] > 1 and cfg.model.num_states:

@@ -99,8 +99,8 @@ def summary(experiment: Experiment) -> list[str]:
         _mixing(experiment),
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
         f"{per_device} a device",
-        f"run       {cfg.optim.num_steps:,} steps, {cfg.optim.num_steps * experiment.tokens_per_step:,} tokens, "
-        f"{experiment.flops_per_step:.3g} FLOPs a step",
+        f"run       {cfg.optim.num_steps:,} steps, {experiment.total_tokens:,} tokens, "
+        f"{experiment.flops_per_step:.3g} FLOPs a {'full ' if cfg.data.batch_ramp else ''}step",
     ]
 
 

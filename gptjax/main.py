@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from gptjax import config, distributed, overrides
+    from gptjax.experiment_file import open_experiment
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--allow_change", action="append", default=[])
     args = parser.parse(arguments)
 
-    cfg = overrides.read_experiment(args.config, changes)
+    cfg = open_experiment(args.config).read(changes)
     num_devices = distributed.start()
     with distributed.AsOne():
         config.validate(cfg, num_devices, args.config)

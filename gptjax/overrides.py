@@ -1,27 +1,21 @@
-"""Experiment files, and `--config.a.b=value` for every option of the schema.
+"""`--config.a.b=value` for every option of the schema.
 
 ml_collections' own flags apply one at a time and cannot give a Choice the options of a new name; here all are
 collected first. Every mistake is one line with the nearest valid names.
 """
 
 import ast
-import contextlib
 import dataclasses
 import difflib
-import importlib.util
 import re
-import traceback
-import types
 import typing
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import ml_collections
 from ml_collections import ConfigDict
 
 from gptjax import registry
-from gptjax.config import ExperimentConfig, fields_of, from_config_dict, item_types, type_name, without_none
+from gptjax.config import ExperimentConfig, fields_of, item_types, type_name, without_none
 from gptjax.registry import Choice
 from gptjax.types import UserError
 
@@ -44,72 +38,6 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
                 raise UserError(f"{PREFIX}{path} has no value; write {PREFIX}{path}=VALUE")
         overrides.append((path, text))
     return rest, overrides
-
-
-def load_experiment(path: str) -> ConfigDict:
-    """Runs an experiment file and returns its config; a mistake in the file is a UserError with its line."""
-    with _mistakes_in(path):
-        return _config_of(_module(path), path)
-
-
-def load_sweep(path: str) -> tuple[ConfigDict, list[Any]]:
-    """Runs an ablation file and returns its config and what its sweep() gives; mistakes as in load_experiment."""
-    with _mistakes_in(path):
-        module = _module(path)
-        if not hasattr(module, "sweep"):
-            raise UserError(f"{path} has no sweep(); see experiments/ablations/positions.py")
-        return _config_of(module, path), list(module.sweep())
-
-
-def _module(path: str) -> types.ModuleType:
-    file = Path(path)
-    if file.suffix != ".py":
-        raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
-    if not file.is_file():
-        near = difflib.get_close_matches(path, [str(p) for p in file.parent.rglob("*.py")], n=1)
-        cure = f"did you mean {near[0]}?" if near else "run from the folder that holds experiments/"
-        raise UserError(f"there is no experiment file {path!r}; {cure}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _config_of(module: types.ModuleType, path: str) -> ConfigDict:
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} has no get_config(); see experiments/small.py")
-    config = module.get_config()
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config() returns {config!r}; it must return the config, see experiments/small.py")
-    return config
-
-
-@contextlib.contextmanager
-def _mistakes_in(path: str) -> Iterator[None]:
-    try:
-        yield
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except (AttributeError, KeyError, TypeError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if not frames[-1].filename.startswith(ml_collections.__path__[0]):
-            raise  # a bug in the file, not a wrong option: its traceback helps
-        line = next(frame.lineno for frame in reversed(frames) if frame.filename == str(Path(path).absolute()))
-        reason = str(error).split("\n")[0]
-        unknown = re.search(r'Key "(\w+)" does not exist', reason)
-        if unknown is not None:
-            names = {name.split(".")[-1] for name in all_paths()}
-            reason = f"there is no option {unknown[1]!r}; {registry.did_you_mean(unknown[1], names)}"
-        raise UserError(f"{path}:{line}: {reason}") from None
-
-
-def read_experiment(path: str, overrides: Sequence[tuple[str, str]]) -> ExperimentConfig:
-    """Returns the config of an experiment file with the flags applied."""
-    experiment = load_experiment(path)
-    apply(experiment, overrides)
-    return from_config_dict(experiment, path)
 
 
 def apply(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:

@@ -37,35 +37,41 @@ class Program:
     tx: optax.GradientTransformationExtraArgs
     abstract: TrainState
     accumulation: int
+    """Micro-batches of a full batch."""
     train_step: Callable
     eval_step: Callable
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens in a global batch."""
+        """Tokens in a global batch of the full size."""
         return self.cfg.data.batch_size * self.model.seq_len
 
     @property
     def flops_per_step(self) -> float:
-        """Model FLOPs of a training step (model/accounting.py says what is counted)."""
+        """Model FLOPs of a training step of the full batch size (model/accounting.py says what is counted)."""
         return accounting.flops_per_token(self.model) * self.tokens_per_step
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens that the whole run reads."""
+        return self.cfg.data.batch_at(0, self.cfg.optim.num_steps)[0] * self.model.seq_len
 
     @property
     def batch_sharding(self) -> jax.sharding.NamedSharding:
         """How a batch of sequences lies on the mesh."""
         return self.layout.sharding(("act_batch", "act_seq"))
 
-    def trace_train_step(self) -> jax.stages.Traced:
-        """Traces the training step from shapes alone, before there is a state or a batch."""
-        shape, where = (self.cfg.data.batch_size, self.model.seq_len), self.batch_sharding
+    def trace_train_step(self, batch_size: int | None = None) -> jax.stages.Traced:
+        """Traces the training step, by default of a full batch, from shapes alone, before there is a state or a batch."""
+        shape, where = (batch_size or self.cfg.data.batch_size, self.model.seq_len), self.batch_sharding
         ints = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
         floats = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
         batch = Batch(ints, ints, loss_mask_BT=floats, segment_ids_BT=ints, positions_BT=ints, labels={})
         return self.train_step.trace(self.abstract, batch)
 
-    def lower_train_step(self) -> jax.stages.Lowered:
+    def lower_train_step(self, batch_size: int | None = None) -> jax.stages.Lowered:
         """Traces the training step and lowers it for the layout's platform; `.compile()` is the next."""
-        return self.trace_train_step().lower(lowering_platforms=(self.layout.platform,))
+        return self.trace_train_step(batch_size).lower(lowering_platforms=(self.layout.platform,))
 
 
 def build_program(
@@ -84,7 +90,7 @@ def build_program(
     factors = None if model_cfg.mup_base_width is None else model.lr_factors(model_cfg)
     tx = make_optimizer(cfg.optim, shapes, names, factors)
     abstract = abstract_state(shapes, names, tx, layout)
-    accumulation = cfg.train.accumulation(cfg.data.batch_size, layout.parts("act_batch"))
+    accumulation = functools.partial(cfg.train.accumulation, parts=layout.parts("act_batch"))
     train_loss = make_loss_fn(model_cfg, task, cfg.seed)
     valid_loss = make_loss_fn(model_cfg, task, None, by_position=cfg.evaluation.by_position)
     train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, names, accumulation)
@@ -96,7 +102,7 @@ def build_program(
         init_params=functools.partial(model.init_params, model_cfg),
         tx=tx,
         abstract=abstract,
-        accumulation=accumulation,
+        accumulation=accumulation(cfg.data.batch_size),
         train_step=jax.jit(train_step, donate_argnums=0, out_shardings=(state_shardings, layout.replicated)),
         eval_step=jax.jit(make_eval_step(valid_loss, layout, names), out_shardings=layout.replicated),
     )

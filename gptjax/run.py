@@ -50,7 +50,8 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
                 return 0
         for line in summary(experiment):
             display.say(line)
-        train_step = experiment.lower_train_step().compile()
+        # All before the first step: none waits later, and what does not fit in memory is known now.
+        train_steps = {size: experiment.lower_train_step(size).compile() for size in cfg.data.batch_sizes}
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
         start = int(state.step)
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
@@ -59,7 +60,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
             workdir.write_config(config.to_plain(cfg))
             workdir.write_facts(facts(experiment))
             experiment.corpus.tokenizer.save(workdir.tokenizer)
-        state, step, exit_code = loop(experiment, train_step, state, cursor, checkpoints, records, display)
+        state, step, exit_code = loop(experiment, train_steps, state, cursor, checkpoints, records, display)
         if step < cfg.optim.num_steps:
             display.say(f"stopped at step {step}, saved; run the same command to go on")
             return exit_code
@@ -105,7 +106,7 @@ def initialize(
 
 def loop(
     experiment: Experiment,
-    train_step: Callable,
+    train_steps: Mapping[int, Callable],
     state: TrainState,
     cursor: int,
     checkpoints: Checkpoints,
@@ -114,7 +115,8 @@ def loop(
 ) -> tuple[TrainState, int, int]:
     """Evaluates, checkpoints, fetches a batch, steps and records, until the last step or a signal.
 
-    The metrics of a step are read only after the next one was dispatched, so that the device never waits for the host.
+    `train_steps` holds the compiled step for each size of batch. The metrics of a step are read only after the next one
+    was dispatched, so that the device never waits for the host.
     A checkpoint is taken before the data advances, and after the rows that led to it are on disk. Returns the state,
     its step and the exit code of the signal that stopped it.
     """
@@ -124,15 +126,15 @@ def loop(
     best_loss = best[1] if best is not None else math.inf
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)
-    meter = throughput.Meter(experiment.tokens_per_step, experiment.flops_per_step, peak)
+    meter = throughput.Meter(accounting.flops_per_token(experiment.model), peak)
     unread: Callable[[], int] | None = None  # reads the metrics of the step dispatched last
     skipped = 0  # updates skipped in a row, as far as metrics were read
 
-    def read(step: int, cursor: int, metrics: Metrics, norms: Mapping[str, Any]) -> int:
+    def read(step: int, cursor: int, size: int, metrics: Metrics, norms: Mapping[str, Any]) -> int:
         skipped = int(metrics["skipped_in_a_row"][0])
         if skipped:
             display.warn(f"step {step}: loss or gradient is not finite, the update was skipped ({skipped} in a row)")
-        meter.step()
+        meter.step(size * seq_len)
         if is_logged(step):
             records.train_row(step, cursor * seq_len, jax.device_get(metrics), meter.read(), jax.device_get(norms))
         if skipped > cfg.optim.max_skipped_steps:
@@ -180,13 +182,15 @@ def loop(
             if last or stopped:
                 break
             profiler.before(step + 1)
-            state, metrics = train_step(state, next(batches))
-            step, cursor = step + 1, cursor + cfg.data.batch_size
+            batch = next(batches)
+            size = batch.tokens_BT.shape[0]
+            state, metrics = train_steps[size](state, batch)
+            step, cursor = step + 1, cursor + size
             norms = param_norms(state.params) if is_logged(step) else {}
             profiler.after(step, metrics)
             if unread is not None:
                 skipped = unread()
-            unread = functools.partial(read, step, cursor, metrics, norms)
+            unread = functools.partial(read, step, cursor, size, metrics, norms)
             display.advance(step)
             watchdog.step(step)
         checkpoints.wait()

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gptjax import config, overrides
 from gptjax.config import ExperimentConfig
+from gptjax.experiment_file import open_experiment
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 NAMES = sorted(
@@ -15,5 +15,4 @@ NAMES = sorted(
 
 def load(name: str) -> ExperimentConfig:
     """Returns the config of an experiment file."""
-    path = str(FOLDER / f"{name}.py")
-    return config.from_config_dict(overrides.load_experiment(path), path)
+    return open_experiment(str(FOLDER / f"{name}.py")).read()

@@ -31,6 +31,8 @@ class DataConfig:
     """How the stream is cut: windows (documents flow into each other) or documents (each keeps to itself)."""
     batch_size: int = 32
     """Sequences in a batch, over all devices and micro-batches."""
+    batch_ramp: tuple[tuple[int, int], ...] = ()
+    """Smaller batches first: '((8, 4000), (16, 12000))' takes 8 sequences until 4,000 were read, 16 until 12,000."""
     verify: bool = _local(True)
     """Compare every shard with its SHA-256 at the start; sizes are always checked."""
     cache_dir: str | None = _local(None)
@@ -49,6 +51,13 @@ class DataConfig:
             problems.append(f"packing={self.packing!r} is unknown; {registry.did_you_mean(self.packing, PACKINGS)}")
         if self.batch_size < 1:
             problems.append(f"batch_size={self.batch_size} is less than 1; choose a number of sequences")
+        previous = 0
+        for size, until in self.batch_ramp:
+            if size < 1 or until <= previous:
+                problems.append(
+                    f"batch_ramp: ({size}, {until}) is no batch size from 1 on, with a number of sequences above {previous}"
+                )
+            previous = until
         if not 0 <= self.num_threads <= 256:
             problems.append(f"num_threads={self.num_threads} is not between 0 (no threads) and 256; 2 is usual")
         if not 1 <= self.prefetch <= 1024:
@@ -66,3 +75,17 @@ class DataConfig:
         except UserError as error:
             problems.append(f"source: {error}" if self.path is None else f"path={error}")
         return problems
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The sizes that batches have along a run, the full one last."""
+        return list(dict.fromkeys([*(size for size, _ in self.batch_ramp if size != self.batch_size), self.batch_size]))
+
+    def batch_at(self, cursor: int, index: int) -> tuple[int, int]:
+        """Returns the first sequence and the size of the batch that is `index` batches after the one at a cursor."""
+        for size, until in self.batch_ramp:
+            count = max(0, -(-(until - cursor) // size))
+            if index < count:
+                return cursor + index * size, size
+            cursor, index = cursor + count * size, index - count
+        return cursor + index * self.batch_size, self.batch_size

@@ -1,7 +1,8 @@
 """Batches of global arrays from token streams, read ahead in threads. Knows devices and order; cuts no rows itself.
 
 The sequence at place i is a pure function of the seed and i, and row r of the batch at cursor c is sequence c + r on
-any fleet: a process reads just the rows that its devices hold, and the cursor, one integer, is all the state there is.
+any fleet: a process reads just the rows that its devices hold, and the cursor, one integer, is all the state there is,
+from which the size of the batch follows too.
 """
 
 import sys
@@ -24,18 +25,17 @@ from gptjax.types import Batch, UserError
 class Batches(Iterator[Batch]):
     """Batches from a cursor on; `close()` stops the threads that read ahead."""
 
-    def __init__(self, cfg: DataConfig, read: Callable[[int], Batch], batch_size: int, cursor: int, num_batches: int):
-        """`read` makes the batch at a cursor; it is called from several threads at once."""
-        source = _Source(lambda index: read(cursor + index * batch_size), num_batches)
+    def __init__(self, cfg: DataConfig, read: Callable[[int], Batch], cursor: int, num_batches: int):
+        """`read` makes the batch of a number, counted from the cursor; several threads call it at once."""
+        source = _Source(read, num_batches)
         options = grain.ReadOptions(cfg.num_threads, max(cfg.prefetch, cfg.num_threads) if cfg.num_threads else 0)
         self._iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
-        self._batch_size = batch_size
         self.cursor = cursor
         """Place of the next batch's first sequence."""
 
     def __next__(self) -> Batch:
         batch = next(self._iterator)
-        self.cursor += self._batch_size
+        self.cursor += batch.tokens_BT.shape[0]
         return batch
 
     def close(self) -> None:
@@ -81,16 +81,17 @@ def train_batches(
     places = order(counts, corpus.weights, seed)
     firsts = np.cumsum([0, *counts])
     offsets = np.array([start for start, _ in stream.parts])
-    rows = local_rows(sharding, (cfg.batch_size, seq_len))
+    rows = {size: local_rows(sharding, (size, seq_len)) for size in cfg.batch_sizes}
 
-    def read(cursor: int) -> Batch:
-        numbers = np.array([places[cursor + int(row)] for row in rows])
+    def read(index: int) -> Batch:
+        first, size = cfg.batch_at(cursor, index)
+        numbers = np.array([places[first + int(row)] for row in rows[size]])
         part = np.searchsorted(firsts, numbers, side="right") - 1
         starts = offsets[part] + (numbers - firsts[part]) * seq_len
         local = packing.PACKINGS[cfg.packing](stream, starts.tolist(), seq_len)
-        return _to_global(local, rows, cfg.batch_size, sharding)
+        return _to_global(local, rows[size], size, sharding)
 
-    return Batches(cfg, read, cfg.batch_size, cursor, sys.maxsize // cfg.batch_size - cursor)
+    return Batches(cfg, read, cursor, sys.maxsize // cfg.batch_size - cursor)
 
 
 def evaluation_batches(
@@ -113,12 +114,13 @@ def evaluation_batches(
     count = min(count, num_windows or count)
     rows = local_rows(sharding, (batch_size, seq_len))
 
-    def read(cursor: int) -> Batch:
-        starts = [(cursor + row) * seq_len if cursor + row < count else len(stream) for row in rows.tolist()]
+    def read(index: int) -> Batch:
+        places = (index * batch_size + row for row in rows.tolist())
+        starts = [place * seq_len if place < count else len(stream) for place in places]
         local = packing.PACKINGS[cfg.packing](stream, starts, seq_len)
         return _to_global(local, rows, batch_size, sharding)
 
-    return Batches(cfg, read, batch_size, 0, -(-count // batch_size))
+    return Batches(cfg, read, 0, -(-count // batch_size))
 
 
 def _to_global(local: Batch, rows: np.ndarray, batch_size: int, sharding: NamedSharding) -> Batch:

@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from gptjax import overrides
+    from gptjax.experiment_file import open_experiment
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -61,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--limit={args.limit:g} is no time; give the search some seconds")
     if args.json is not None and not args.json.parent.is_dir():
         raise UserError(f"--json={args.json}: there is no folder {args.json.parent}; make it first")
-    cfg = overrides.read_experiment(args.config, changes)
+    cfg = open_experiment(args.config).read(changes)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # what the partitioner thinks of a mesh shows in the figures
 

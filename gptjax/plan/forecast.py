@@ -105,7 +105,7 @@ def _without_times(program: Program, fleet: Fleet, compiled: Compiled) -> Foreca
         accumulation=program.accumulation,
         sequences_per_device=cfg.data.batch_size // rows // program.accumulation,
         tokens_per_step=program.tokens_per_step,
-        total_tokens=cfg.optim.num_steps * program.tokens_per_step,
+        total_tokens=program.total_tokens,
         fits=compiled.module is not None and compiled.peak_bytes <= chip.hbm_bytes,
         peak_hbm_bytes=compiled.peak_bytes,
         hbm_capacity_bytes=int(chip.hbm_bytes),

@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     from gptjax import distributed, overrides
+    from gptjax.experiment_file import open_experiment
 
     arguments, changes = overrides.split(argv)
     parser = flags.Parser(add_help=False)
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--steps={args.steps} is less than 1; take a few")
     if args.svg is not None and not args.svg.parent.is_dir():
         raise UserError(f"--svg={args.svg}: there is no folder {args.svg.parent}; make it first")
-    cfg = overrides.read_experiment(args.config, changes)
+    cfg = open_experiment(args.config).read(changes)
     distributed.start()
 
     from gptjax.sweep.coordinate_plot import draw

@@ -65,11 +65,12 @@ class Result:
         """Returns the loss of a split along the run; NaN where it was not finite."""
         rows = [row for row in self.rows if row["split"] == split]
         steps = np.array([row["step"] for row in rows], float)
-        flops = self.facts["flops_per_step"] if self.facts else math.nan
+        tokens = np.array([row["tokens_seen"] for row in rows], float)
+        flops_per_token = self.facts["flops_per_step"] / self.facts["tokens_per_step"] if self.facts else math.nan
         return Curve(
             steps=steps,
-            tokens=np.array([row["tokens_seen"] for row in rows], float),
-            flops=steps * flops,
+            tokens=tokens,
+            flops=tokens * flops_per_token,
             seconds=self._seconds_at(steps),
             loss=np.array([math.nan if row["loss"] is None else row["loss"] for row in rows], float),
         )

@@ -3,7 +3,6 @@
 Overrides go through the machinery of flags: what a run gets here is what its command line gives it.
 """
 
-import copy
 import dataclasses
 import hashlib
 import re
@@ -12,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptjax import config, overrides
+from gptjax import config
 from gptjax.config import ExperimentConfig
+from gptjax.experiment_file import Changes, ExperimentFile, open_experiment
 from gptjax.types import UserError
 
 SEED = "seed"
@@ -39,15 +39,15 @@ class Run:
         return shlex.join(["python", "-m", "gptjax.main", *self.flags])
 
 
-def load_runs(path: str, changes: Sequence[tuple[str, str]], folder: Path) -> list[Run]:
+def load_runs(path: str, changes: Changes, folder: Path) -> list[Run]:
     """Returns the runs of an ablation file, in its order, with `changes` made in all of them.
 
     Raises one UserError that names every unknown option, wrong value and name that two runs share.
     """
-    base, sweep = overrides.load_sweep(path)
+    file = open_experiment(path)
     problems: dict[str, None] = {}  # in order, each once: most mistakes are made in many runs
     runs: dict[str, Run] = {}
-    for number, given in enumerate(sweep):
+    for number, given in enumerate(file.sweep()):
         if not isinstance(given, Mapping):
             problems[f"sweep() gives {given!r} as run {number}; a run is a mapping such as {{'seed': 1}}"] = None
             continue
@@ -56,7 +56,7 @@ def load_runs(path: str, changes: Sequence[tuple[str, str]], folder: Path) -> li
         for option in sorted(values.keys() & {option for option, _ in changes}):
             problems[f"--config.{option} is what the sweep varies; leave it out, or change {path}"] = None
         try:
-            cfg = _configured(base, [*changes, *own], path)
+            cfg = _checked(file, [*changes, *own])
         except UserError as error:
             problems[str(error)] = None
             continue
@@ -73,10 +73,8 @@ def load_runs(path: str, changes: Sequence[tuple[str, str]], folder: Path) -> li
     return list(runs.values())
 
 
-def _configured(base: Any, changes: Sequence[tuple[str, str]], path: str) -> ExperimentConfig:
-    experiment = copy.deepcopy(base)
-    overrides.apply(experiment, changes)
-    cfg = config.from_config_dict(experiment, path)
+def _checked(file: ExperimentFile, changes: Changes) -> ExperimentConfig:
+    cfg = file.read(changes)
     wrong = config.own_problems(cfg)  # the devices are not known here: they are those of each run
     if wrong:
         raise UserError("\n  ".join(wrong))

@@ -22,13 +22,13 @@ def make_train_step(
     schedule: optax.Schedule,
     layout: Layout,
     names: Params,
-    accumulation: int,
+    accumulation: Callable[[int], int],
 ) -> Callable:
     """Builds (state, batch) -> (state, metrics).
 
     Loss and gradients are sums over tokens, divided once by the global token count, so that cutting the batch into
-    `accumulation` micro-batches changes nothing but rounding. `metrics` are (sum, count) pairs of this step alone,
-    and single numbers with the count 1. `names` are the logical names of the parameters' dims.
+    micro-batches, as many as `accumulation` says for its size, changes nothing but rounding. `metrics` are (sum, count)
+    pairs of this step alone, and single numbers with the count 1. `names` are the logical names of the parameters' dims.
     """
 
     def differentiate(params: Params, batch: Batch, step: Array, part: Array) -> tuple[Params, Metrics]:
@@ -37,9 +37,9 @@ def make_train_step(
 
     sums = on_mesh(differentiate, layout, names, (names, ()))
 
-    def accumulated(params: Params, batch: Batch, step: Array) -> tuple[Params, Metrics]:
+    def accumulated(params: Params, batch: Batch, step: Array, count: int) -> tuple[Params, Metrics]:
         # Row r goes to micro-batch r % A: every device keeps its own rows.
-        parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+        parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
 
         def add(total, part):
             number, micro_batch = part
@@ -47,13 +47,14 @@ def make_train_step(
 
         first = jax.tree.map(lambda x: x[0], parts)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(sums, params, first, step, 0))
-        return jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))[0]
+        return jax.lax.scan(add, zeros, (jnp.arange(count), parts))[0]
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        if accumulation == 1:
+        num_parts = accumulation(batch.tokens_BT.shape[0])
+        if num_parts == 1:
             grads, metrics = sums(state.params, batch, state.step, 0)
         else:
-            grads, metrics = accumulated(state.params, batch, state.step)
+            grads, metrics = accumulated(state.params, batch, state.step, num_parts)
         loss_sum, count = metrics["loss"]
         grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
         updates, opt_state = tx.update(grads, state.opt_state, state.params, loss=loss_sum)

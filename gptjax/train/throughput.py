@@ -36,16 +36,16 @@ def measured_matmul_flops(dtype: str, size: int = 1024, repeats: int = 8) -> flo
 class Meter:
     """Means of speed since the last reading, over steps whose results have arrived."""
 
-    def __init__(self, tokens_per_step: int, flops_per_step: float, peak: float | None):
-        self._tokens_per_step = tokens_per_step
-        self._flops_per_step = flops_per_step
+    def __init__(self, flops_per_token: float, peak: float | None):
+        self._flops_per_token = flops_per_token
         self._peak = peak
         self._start = time.perf_counter()
-        self._steps = 0
+        self._steps = self._tokens = 0
 
-    def step(self) -> None:
+    def step(self, num_tokens: int) -> None:
         """Counts a step that has arrived."""
         self._steps += 1
+        self._tokens += num_tokens
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -57,10 +57,11 @@ class Meter:
     def read(self) -> dict[str, float | None]:
         """Returns tokens_per_second, step_seconds and mfu since the last reading, and starts over."""
         now = time.perf_counter()
-        seconds = max(now - self._start, 1e-9) / max(self._steps, 1)
-        self._start, self._steps = now, 0
+        seconds, steps = max(now - self._start, 1e-9), max(self._steps, 1)
+        tokens_per_second = self._tokens / seconds
+        self._start, self._steps, self._tokens = now, 0, 0
         return {
-            "tokens_per_second": self._tokens_per_step / seconds,
-            "step_seconds": seconds,
-            "mfu": self._flops_per_step / seconds / self._peak if self._peak else None,
+            "tokens_per_second": tokens_per_second,
+            "step_seconds": seconds / steps,
+            "mfu": tokens_per_second * self._flops_per_token / self._peak if self._peak else None,
         }

@@ -40,20 +40,21 @@ MAY_IMPORT = {
     "config": {*BASE, "sharding", "model", "optim", "data", "tasks", "sample", "train"},
     "flags": BASE,
     "overrides": {*BASE, "config"},
+    "experiment_file": {*BASE, "config", "overrides"},
     "program": {*BASE, "sharding", "model", "optim", "tasks", "train", "config"},
     "experiment": {*BASE, "sharding", "model", "data", "train", "config", "program"},
-    "plan": {*BASE, "chips", "sharding", "model", "data", "config", "program", "flags", "overrides"},
+    "plan": {*BASE, "chips", "sharding", "model", "data", "config", "program", "flags", "overrides", "experiment_file"},
     "run": {*BASE, "distributed", "model", "data", "sample", "train", "config", "experiment"},
-    "main": {"config", "flags", "overrides", "distributed", "run"},
+    "main": {"config", "flags", "overrides", "experiment_file", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
-    "sweep": {*BASE, "config", "train", "flags", "overrides"},
+    "sweep": {*BASE, "config", "train", "flags", "overrides", "experiment_file"},
     "sweep.expand": {*BASE, "config"},
     "sweep.law": set(),
     "sweep.scaling_runs": {*BASE, "data", "model", "train", "config", "experiment"},
     "sweep.scaling_page": set(),
     "sweep.scaling_law": {"types", "train", "flags"},
     "sweep.coordinates": {*BASE, "model", "data", "train", "config", "experiment"},
-    "sweep.coordinate_check": {*BASE, "config", "flags", "overrides", "distributed"},
+    "sweep.coordinate_check": {*BASE, "config", "flags", "overrides", "experiment_file", "distributed"},
     "sample.__main__": {*BASE, "sample", "data", "distributed", "flags", "run"},
 }
 # Libraries that only these files may import.
@@ -62,7 +63,7 @@ WALLS = {
     "orbax": ("gptjax/train/checkpoint.py",),
     "grain": ("gptjax/data/",),
     "tensorboard": ("gptjax/train/writer.py",),
-    "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/sweep/"),
+    "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
     "transformers": (),
     "torch": (),
@@ -130,7 +131,7 @@ def test_there_is_one_training_loop():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
     ]
-    assert {path.name for path, function in calls if ast.unparse(function) == "train_step"} == {"run.py"}
+    assert {path.name for path, function in calls if ast.unparse(function).startswith("train_step")} == {"run.py"}
 
 
 def test_no_hidden_options():

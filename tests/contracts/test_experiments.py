@@ -9,9 +9,10 @@ import jax
 import pytest
 
 from experiments.ablations import lstm_vs_transformer
-from gptjax import config, model, overrides
+from gptjax import config, model
 from gptjax.data.sources import load_corpus
 from gptjax.experiment import build
+from gptjax.experiment_file import open_experiment
 from gptjax.model import accounting
 from gptjax.model.gpt import BLOCKS
 from gptjax.sharding import AXES, Layout, MeshConfig, shardings
@@ -96,10 +97,9 @@ def test_a_gpt3_has_the_papers_number_of_parameters(name):
 def test_what_is_compared_by_position_has_equal_parameters():
     """To 2 %, outside the embeddings of tokens and positions; and nothing that is set means nothing to its block."""
     sizes = {}
+    file = open_experiment(str(experiments.FOLDER / "ablations" / "lstm_vs_transformer.py"))
     for changes in lstm_vs_transformer.sweep():
-        written = lstm_vs_transformer.get_config()
-        overrides.apply(written, [(path, str(value)) for path, value in changes.items()])
-        cfg = config.from_config_dict(written)
+        cfg = file.read([(path, str(value)) for path, value in changes.items()])
         config.validate(cfg, 1)
         assert not cfg.model.ignored()
         rows = accounting.parameter_table(dataclasses.replace(cfg.model, vocab_size=257))

@@ -273,8 +273,9 @@ def test_a_mistake_of_one_process_ends_all_at_once_and_process_0_says_it(command
 
 READING = """
 import sys
-from gptjax import config, distributed, experiment, overrides
+from gptjax import distributed, experiment
 from gptjax.data import packing
+from gptjax.experiment_file import open_experiment
 
 def note(stream, starts, seq_len):
     print("read", *starts)
@@ -282,10 +283,10 @@ def note(stream, starts, seq_len):
 
 
 pack, packing.PACKINGS["windows"] = packing.PACKINGS["windows"], note
-settings = overrides.load_experiment("experiments/tiny.py")
-overrides.apply(settings, [("data.path", sys.argv[1]), ("data.batch_size", "16"), ("data.num_threads", "0")])
+changes = [("data.path", sys.argv[1]), ("data.batch_size", "16"), ("data.num_threads", "0")]
+cfg = open_experiment("experiments/tiny.py").read(changes)
 distributed.start()
-batches = experiment.build(config.from_config_dict(settings)).train_batches(0)
+batches = experiment.build(cfg).train_batches(0)
 next(batches)
 """
 

@@ -12,8 +12,9 @@ import pytest
 
 from tests.integration.command_line import SHORT, SMALL, facts, rows
 
-# Long enough to be interrupted anywhere.
-LONG = ("--config.optim.num_steps=100", "--config.evaluation.every=50", *SMALL)
+# Long enough to be interrupted anywhere, on a ramp of batch sizes too.
+RAMP = "--config.data.batch_ramp=((8, 320),)"
+LONG = ("--config.optim.num_steps=100", "--config.evaluation.every=50", RAMP, *SMALL)
 
 
 def arrays(workdir, step):

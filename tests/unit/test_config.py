@@ -69,6 +69,8 @@ def test_validation_tells_all_problems_of_all_groups():
 def test_a_batch_that_does_not_divide_over_the_devices():
     with pytest.raises(UserError, match=r"data\.batch_size=12 does not divide over 8 devices; try 16"):
         validate(change(data={"batch_size": 12}), device_count=8)
+    with pytest.raises(UserError, match=r"data\.batch_ramp: a size of 4 does not divide over 8 devices; try 8"):
+        validate(change(data={"batch_ramp": ((4, 100),)}), device_count=8)
     validate(change(data={"batch_size": 12}, mesh={"tensor": 2, "rules": "fsdp_tp"}), device_count=8)
 
 

@@ -102,24 +102,3 @@ def test_every_path_of_the_schema_can_be_set():
         node = flat
         for name in path.split("."):
             node = node[name] if node is not None else node
-
-
-def test_an_experiment_file_must_have_get_config(tmp_path):
-    file = tmp_path / "empty.py"
-    file.write_text("x = 1\n")
-    with pytest.raises(UserError, match=r"empty\.py has no get_config\(\)"):
-        overrides.load_experiment(str(file))
-
-
-def test_a_syntax_error_is_named_by_its_line(tmp_path):
-    file = tmp_path / "broken.py"
-    file.write_text("def get_config(:\n")
-    with pytest.raises(UserError, match=r"broken\.py:1: "):
-        overrides.load_experiment(str(file))
-
-
-def test_a_bug_in_an_experiment_keeps_its_traceback(tmp_path):
-    file = tmp_path / "bug.py"
-    file.write_text("def get_config():\n    return {}['missing']\n")
-    with pytest.raises(KeyError):
-        overrides.load_experiment(str(file))

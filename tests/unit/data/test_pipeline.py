@@ -86,6 +86,27 @@ def test_a_row_is_its_sequence_whatever_the_batch_size():
     np.testing.assert_array_equal(take(1, cursor=13)[0].tokens_BT, sequences[13:29])
 
 
+RAMP = ((8, 20), (16, 50))  # 3 batches of 8 until 24 were read, 2 of 16 until 56, then 24
+
+
+def test_a_ramp_reads_the_same_sequences_in_smaller_batches_first():
+    sequences = np.concatenate([batch.tokens_BT for batch in take(7)])
+    ramped = [batch.tokens_BT for batch in take(7, batch_size=24, batch_ramp=RAMP)]
+    assert [len(tokens_BT) for tokens_BT in ramped] == [8, 8, 8, 16, 16, 24, 24]
+    np.testing.assert_array_equal(np.concatenate(ramped), sequences[:104])
+
+
+@pytest.mark.parametrize("done", [2, 3, 4, 5, 6])
+def test_the_cursor_says_where_on_a_ramp_a_run_is(done):
+    ramp = {"batch_size": 24, "batch_ramp": RAMP}
+    batches = train_batches(config(**ramp), corpus(1000), T, 0, rows_sharding(), 0)
+    for _ in range(done):
+        next(batches)
+    cursor = batches.cursor
+    batches.close()
+    assert_equal(take(8, **ramp)[done:], take(8 - done, cursor=cursor, **ramp))
+
+
 def test_the_cursor_is_that_of_the_next_batch():
     batches = train_batches(config(), corpus(1000), T, 0, rows_sharding(), 32)
     assert batches.cursor == 32

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from gptjax import config, overrides
+from gptjax import overrides
+from gptjax.experiment_file import open_experiment
 from gptjax.sweep.runs import load_runs, run_name
 from gptjax.types import UserError
 from tests.unit.sweep.ablation import make_runs, write_ablation
@@ -21,9 +22,7 @@ def test_a_run_is_what_its_command_line_makes_of_it(tmp_path):
     for run in make_runs(tmp_path, sweep):
         rest, changes = overrides.split(run.flags)
         assert rest == [f"--config={tmp_path}/norms.py", f"--workdir={run.workdir}"]
-        experiment = overrides.load_experiment(f"{tmp_path}/norms.py")
-        overrides.apply(experiment, changes)
-        assert config.from_config_dict(experiment) == run.cfg
+        assert open_experiment(f"{tmp_path}/norms.py").read(changes) == run.cfg
     first, second, third, fourth = make_runs(tmp_path, sweep)
     assert first.cfg.model.positions.kwargs["base"] == 10000.0
     assert (first.cfg.optim.peak_lr, first.cfg.model.use_bias, first.cfg.seed) == (1e-5, False, 7)

@@ -39,7 +39,8 @@ def one_step(accumulation, data, table=None):
     params = {"table": jax.random.normal(jax.random.key(0), (V, V)) if table is None else table}
     tx = skip_nonfinite(optax.sgd(0.5))
     state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-    step = make_train_step(loss_fn, tx, optax.constant_schedule(0.5), layout(), {"table": (None, None)}, accumulation)
+    names = {"table": (None, None)}
+    step = make_train_step(loss_fn, tx, optax.constant_schedule(0.5), layout(), names, lambda batch_size: accumulation)
     return params, *jax.jit(step)(state, data)
 
 

@@ -14,24 +14,24 @@ def clock(monkeypatch):
 
 
 def test_speeds_are_means_since_the_last_reading(clock):
-    meter = throughput.Meter(tokens_per_step=50, flops_per_step=1e9, peak=4e9)
+    meter = throughput.Meter(flops_per_token=2e7, peak=4e9)
     for seconds in (1.0, 2.0, 3.0):
         clock[0] += seconds
-        meter.step()
+        meter.step(50)
     assert meter.read() == {"tokens_per_second": 25.0, "step_seconds": 2.0, "mfu": 0.125}
     clock[0] += 0.5
-    meter.step()
+    meter.step(50)
     assert meter.read()["step_seconds"] == 0.5
 
 
 def test_pauses_are_left_out(clock):
-    meter = throughput.Meter(50, 1e9, None)
+    meter = throughput.Meter(2e7, None)
     clock[0] += 1.0
-    meter.step()
+    meter.step(50)
     with meter.paused():
         clock[0] += 100.0
     clock[0] += 1.0
-    meter.step()
+    meter.step(50)
     assert meter.read() == {"tokens_per_second": 50.0, "step_seconds": 1.0, "mfu": None}
 
 

@@ -1,0 +1,115 @@
+"""Files of experiments: Python that returns a config, and may have dials, from which it derives several options.
+
+A dial is a parameter of get_config(), as in `def get_config(*, depth: int = 4)`; --config.depth=8 turns it. A value
+that does not suit is a ValueError there, whose words the user reads.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import re
+import traceback
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from ml_collections import ConfigDict
+
+from gptjax import overrides, registry
+from gptjax.config import ExperimentConfig, fields_of, from_config_dict
+from gptjax.types import UserError
+
+Changes = Sequence[tuple[str, str]]
+"""Options, or dials, and what they are set to, as flags give them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentFile:
+    """A file that was run, and holds get_config()."""
+
+    path: str
+    module: types.ModuleType
+
+    def config(self, changes: Changes = ()) -> ConfigDict:
+        """Returns the config with dials turned first and options changed after; raises UserError as `read` does."""
+        dials = registry.option_types(self.module.get_config)
+        turned = {}
+        for name, text in changes:
+            if name in dials:
+                turned[name] = overrides.parse(text, dials[name], name)
+            elif dials and "." not in name and name not in (options := fields_of(ExperimentConfig)):
+                near = registry.did_you_mean(name, [*dials, *options])
+                raise UserError(f"{self.path} has no dial and no option --config.{name}; {near}")
+        try:
+            with _mistakes_in(self.path):
+                config = self.module.get_config(**turned)
+        except ValueError as error:
+            if not turned:
+                raise
+            raise UserError(f"{self.path}: {error}") from error
+        if not isinstance(config, ConfigDict):
+            raise UserError(
+                f"{self.path}: get_config() returns {config!r}; it must return the config, see experiments/small.py"
+            )
+        overrides.apply(config, [(name, text) for name, text in changes if name not in dials])
+        return config
+
+    def read(self, changes: Changes = ()) -> ExperimentConfig:
+        """Returns the config in its dataclass form; raises UserError where a change or the config does not fit."""
+        return from_config_dict(self.config(changes), self.path)
+
+    def sweep(self) -> list[Any]:
+        """Returns what sweep() gives, in its order; raises UserError where the file has none."""
+        if not hasattr(self.module, "sweep"):
+            raise UserError(f"{self.path} has no sweep(); see experiments/ablations/positions.py")
+        with _mistakes_in(self.path):
+            return list(self.module.sweep())
+
+
+def open_experiment(path: str) -> ExperimentFile:
+    """Runs the file of an experiment; a mistake in it is a UserError with its line."""
+    with _mistakes_in(path):
+        module = _module(path)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{path} has no get_config(); see experiments/small.py")
+    return ExperimentFile(path, module)
+
+
+def _module(path: str) -> types.ModuleType:
+    file = Path(path)
+    if file.suffix != ".py":
+        raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
+    if not file.is_file():
+        near = difflib.get_close_matches(path, [str(p) for p in file.parent.rglob("*.py")], n=1)
+        cure = f"did you mean {near[0]}?" if near else "run from the folder that holds experiments/"
+        raise UserError(f"there is no experiment file {path!r}; {cure}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _mistakes_in(path: str) -> Iterator[None]:
+    try:
+        yield
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not frames[-1].filename.startswith(ml_collections.__path__[0]):
+            raise  # a bug in the file, not a wrong option: its traceback helps
+        line = next(frame.lineno for frame in reversed(frames) if frame.filename == str(Path(path).absolute()))
+        reason = str(error).split("\n")[0]
+        unknown = re.search(r'Key "(\w+)" does not exist', reason)
+        if unknown is not None:
+            names = {name.split(".")[-1] for name in overrides.all_paths()}
+            reason = f"there is no option {unknown[1]!r}; {registry.did_you_mean(unknown[1], names)}"
+        raise UserError(f"{path}:{line}: {reason}") from None
+
+

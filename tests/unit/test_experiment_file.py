@@ -1,0 +1,77 @@
+"""Files of experiments: what they must hold, their mistakes, and their dials."""
+
+import pytest
+
+from gptjax.experiment_file import open_experiment
+from gptjax.types import UserError
+
+DIALS = """
+from experiments import base
+
+def get_config(*, depth: int = 2, name: str | None = None):
+    if depth < 1:
+        raise ValueError(f"depth={depth} is less than 1")
+    config = base.get_config()
+    config.model.update(num_layers=depth, d_model=64 * depth, num_heads=depth)
+    return config
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        (tmp_path / "file.py").write_text(text)
+        return str(tmp_path / "file.py")
+
+    return write
+
+
+def test_it_must_have_get_config_which_must_return_a_config(write):
+    with pytest.raises(UserError, match=r"file\.py has no get_config\(\)"):
+        open_experiment(write("x = 1\n"))
+    with pytest.raises(UserError, match=r"get_config\(\) returns 3; it must return the config"):
+        open_experiment(write("def get_config():\n    return 3\n")).read()
+
+
+def test_a_syntax_error_is_named_by_its_line(write):
+    with pytest.raises(UserError, match=r"file\.py:1: "):
+        open_experiment(write("def get_config(:\n"))
+
+
+def test_a_bug_in_it_keeps_its_traceback(write):
+    with pytest.raises(KeyError):
+        open_experiment(write("def get_config():\n    return {}['missing']\n")).read()
+
+
+def test_a_wrong_option_in_it_is_named_by_its_line(write):
+    text = "from experiments import base\ndef get_config():\n    config = base.get_config()\n    config.optim.peek_lr = 1.0\n"
+    with pytest.raises(UserError, match=r"file\.py:4: there is no option 'peek_lr'; did you mean peak_lr\?"):
+        open_experiment(write(text)).read()
+
+
+def test_a_dial_is_turned_before_options_are_changed(write):
+    file = open_experiment(write(DIALS))
+    assert file.read().model.num_layers == 2
+    model = file.read([("model.d_model", "96"), ("depth", "3")]).model
+    assert (model.num_layers, model.d_model, model.num_heads) == (3, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("depth", "deep"), "--config.depth=deep must be a whole number"),
+        (("depth", "0"), "file.py: depth=0 is less than 1"),
+        (("deth", "4"), "has no dial and no option --config.deth; did you mean depth?"),
+        (("model.deth", "4"), "there is no option --config.model.deth"),
+    ],
+)
+def test_a_wrong_dial_is_said_with_the_right_ones(write, change, words):
+    with pytest.raises(UserError) as error:
+        open_experiment(write(DIALS)).read([change])
+    assert words in str(error.value)
+
+
+def test_without_dials_an_unknown_name_is_that_of_an_option(write):
+    file = open_experiment(write("from experiments.base import get_config\n"))
+    with pytest.raises(UserError, match=r"there is no option --config\.depth"):
+        file.read([("depth", "4")])
