@@ -56,7 +56,7 @@ def width(depth: int) -> int:
 
 
 def num_weights(depth: int) -> int:
-    """Returns the weights of all products: 4 d^2 in attention and 8 d^2 in the feed-forward of a block, and the head."""
+    """Returns the weights of products: 4 d^2 in attention and 8 d^2 in the feed-forward of a block, and the head."""
     return 12 * depth * width(depth) ** 2 + VOCAB_SIZE * width(depth)
 
 

@@ -111,5 +111,3 @@ def _mistakes_in(path: str) -> Iterator[None]:
             names = {name.split(".")[-1] for name in overrides.all_paths()}
             reason = f"there is no option {unknown[1]!r}; {registry.did_you_mean(unknown[1], names)}"
         raise UserError(f"{path}:{line}: {reason}") from None
-
-

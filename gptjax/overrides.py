@@ -7,7 +7,6 @@ collected first. Every mistake is one line with the nearest valid names.
 import ast
 import dataclasses
 import difflib
-import re
 import typing
 from collections.abc import Sequence
 from typing import Any

@@ -62,7 +62,7 @@ class Program:
         return self.layout.sharding(("act_batch", "act_seq"))
 
     def trace_train_step(self, batch_size: int | None = None) -> jax.stages.Traced:
-        """Traces the training step, by default of a full batch, from shapes alone, before there is a state or a batch."""
+        """Traces the training step, by default of a full batch, from shapes alone: no state or batch is needed."""
         shape, where = (batch_size or self.cfg.data.batch_size, self.model.seq_len), self.batch_sharding
         ints = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
         floats = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)

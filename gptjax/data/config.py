@@ -55,7 +55,7 @@ class DataConfig:
         for size, until in self.batch_ramp:
             if size < 1 or until <= previous:
                 problems.append(
-                    f"batch_ramp: ({size}, {until}) is no batch size from 1 on, with a number of sequences above {previous}"
+                    f"batch_ramp: ({size}, {until}) is no size from 1 on with a number of sequences above {previous}"
                 )
             previous = until
         if not 0 <= self.num_threads <= 256:

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from gptjax.sweep.coordinates import Coordinates
-from gptjax.sweep.figure import to_svg
+from gptjax.sweep.figure import looks, to_svg
 
 
 def draw(found: Coordinates) -> str:
@@ -11,6 +11,11 @@ def draw(found: Coordinates) -> str:
 
     Faint lines are the steps before the last.
     """
+    with looks("coordinates"):
+        return to_svg(_panels(found))
+
+
+def _panels(found: Coordinates) -> Figure:
     figure = Figure(figsize=(3.6 * len(found.sizes), 3.8), layout="constrained")
     for axes, (name, sizes) in zip(figure.subplots(1, len(found.sizes)), found.sizes.items(), strict=True):
         num_steps, num_layers = sizes.shape[1:]
@@ -25,4 +30,4 @@ def draw(found: Coordinates) -> str:
         if num_layers > 1:
             axes.legend(fontsize=8)
     figure.supylabel("mean size after each step")
-    return to_svg(figure)
+    return figure

@@ -1,19 +1,14 @@
-"""Loss curves as SVG that stands in a page: text in the page's own colour and font, nothing fetched.
+"""The figures of a sweep's page: loss against how far a run is, and against the position in the context."""
 
-The only file that knows matplotlib.
-"""
-
-import io
 import math
-import re
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from gptjax.sweep.by_position import profiles
+from gptjax.sweep.figure import inline, looks
 from gptjax.sweep.results import Arm, Curve, Result
 
 # After Okabe and Ito, whose colours all kinds of eyes tell apart; the blue is lighter, since the page may be dark.
@@ -26,7 +21,6 @@ AXES = {
     "seconds": "training time (s)",
 }
 """Measures of how far a run is, by the field of Curve."""
-_INK = "#010203"  # stands for the page's own colour of text
 _SKIPPED = 0.15  # of a curve, which falls from the ceiling there: the scale leaves it out
 
 
@@ -54,9 +48,8 @@ def loss_curves(arms: Sequence[Arm], split: str, window: int = 1) -> str | None:
     curves = [(number, curve) for number, curve in curves if len(curve.loss)]
     if not curves:
         return None
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": split, "font.family": "sans-serif"}):
+    with looks(split):
         figure = Figure(figsize=(10.4, 6.2), layout="constrained")
-        figure.patch.set_alpha(0)
         bounds = scale(results, split, window)
         for axes, (field, label) in zip(figure.subplots(2, 2, sharey=True).flat, AXES.items(), strict=True):
             for number, curve in curves:
@@ -64,16 +57,38 @@ def loss_curves(arms: Sequence[Arm], split: str, window: int = 1) -> str | None:
                 marker = "o" if split == "valid" or len(curve.loss) == 1 else None
                 line = {"color": color, "linewidth": 1.3, "marker": marker, "markersize": 2.8}
                 axes.plot(getattr(curve, field), curve.loss, dashes=dashes or (None, None), **line)
-            axes.set(xlabel=label, ylim=bounds, facecolor="none")
+            axes.set(xlabel=label, ylim=bounds)
             axes.set_xlim(left=0)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            axes.grid(color=_INK, alpha=0.12, linewidth=0.6)
-            axes.tick_params(colors=_INK, labelsize=9)
-            axes.xaxis.label.set_color(_INK)
-            for side, spine in axes.spines.items():
-                spine.set(visible=side in ("left", "bottom"), color=_INK)
-        figure.supylabel("loss (nats a token)", color=_INK, fontsize=10)
-        return _inline(figure, split)
+        figure.supylabel("loss (nats a token)", fontsize=10)
+        return inline(figure, split)
+
+
+def loss_by_position(arms: Sequence[Arm]) -> str:
+    """Returns a figure of two panels: the loss against the position in the context, and what it differs by.
+
+    Bars are the 95 % intervals over seeds.
+    """
+    found = profiles(arms)
+    with looks("positions"):
+        figure = Figure(figsize=(10.4, 3.8), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for number, arm in enumerate(arms):
+            if arm.name not in found:
+                continue
+            profile = found[arm.name]
+            color, dashes = style(number)
+            for axes, estimates in zip(panels, (profile.losses, profile.differences), strict=True):
+                known = [(end, it) for end, it in zip(profile.ends, estimates, strict=True) if it is not None]
+                ends, means = [end for end, _ in known], [it.mean for _, it in known]
+                bars = [it.half_width or 0 for _, it in known]
+                line = {"color": color, "linewidth": 1.3, "marker": "o", "markersize": 2.8, "elinewidth": 0.8}
+                axes.errorbar(ends, means, bars, dashes=dashes or (None, None), **line)
+        for axes, label in zip(panels, ("loss (nats a token)", f"less that of {arms[0].name}"), strict=True):
+            axes.set(xlabel="tokens of context, up to", ylabel=label)
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+        return inline(figure, "positions")
 
 
 def _thinned(curve: Curve, window: int) -> Curve:
@@ -94,16 +109,6 @@ def scale(results: Sequence[Result], split: str, window: int = 1) -> tuple[float
     low, high = (float(losses.min()), float(losses.max())) if len(losses) else (0.0, 1.0)
     margin = 0.05 * max(high - low, 1e-3)
     return low - margin, high + margin
-
-
-def _inline(figure: Figure, prefix: str) -> str:
-    text = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{prefix}-", svg)  # names are the whole page's
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img" class="curves">', svg, count=1)
-    return svg.replace("xlink:href", "href")
 
 
 def window_for(arms: Sequence[Arm], split: str, points: int = 100) -> int:

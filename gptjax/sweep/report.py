@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.sweep import plots
+from gptjax.sweep.by_position import profiles
 from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
 from gptjax.sweep.runs import Run
@@ -31,6 +32,12 @@ CURVES = """\
 A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first part of each
 curve, and a run that diverges may go out by the top. FLOPs are those of the model (gptjax/model/accounting.py);
 training time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
+"""
+POSITIONS = """\
+The loss at the positions below each end and from the end before on, over the same windows of text for all arms. An arm
+is said to stop improving after the last end at which its loss is lower than at the end before, the 95 % interval of the
+fall over seeds being below zero. Other positions hold other tokens: rises and falls that all arms share are the text's,
+and no interval over seeds tells of them. The difference from the first arm is free of that.
 """
 _MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing", "evaluation.", "model.seq_len")
 """Beginnings of options that decide over which tokens the validation loss is taken."""
@@ -114,7 +121,8 @@ def _with_interval(value: Estimate | None, form: str, *, counted: bool = False) 
     if value is None:
         return "-"
     seeds = f" ({value.count})" if counted and value.half_width is not None else ""
-    interval = "– (one seed)" if value.half_width is None else f"± {value.half_width:.4f}{seeds}"
+    digits = form.lstrip("+")
+    interval = "– (one seed)" if value.half_width is None else f"± {value.half_width:{digits}}{seeds}"
     return f"{value.mean:{form}} {interval}"
 
 
@@ -161,6 +169,25 @@ def _value(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def position_table(arms: Sequence[Arm]) -> Table | None:
+    """Returns the loss by position in the context and where it stops falling, or None where no arm measured it."""
+    found = profiles(arms)
+    if not found:
+        return None
+    ends = sorted({end for profile in found.values() for end in profile.ends})
+    rows = []
+    for name, profile in found.items():
+        losses = dict(zip(profile.ends, profile.losses, strict=True))
+        cells = [_with_interval(losses.get(end), ".3f") for end in ends]
+        rows.append([name, *cells, "-" if profile.last_fall is None else _last_fall(profile.last_fall, ends[-1])])
+    marks = [plots.swatch(number) for number, arm in enumerate(arms) if arm.name in found]
+    return Table(("arm", *(f"below {end}" for end in ends), "stops improving"), rows, marks=marks)
+
+
+def _last_fall(end: int, last: int) -> str:
+    return f"not before {last}" if end == last else f"after {end}"
+
+
 # ---- the two pages
 
 
@@ -169,9 +196,11 @@ def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> st
     parts = [f"# {folder.name}", _summary(results), f"```\n{_command(config, folder)}\n```"]
     caution = _caution(arms)
     parts += ["## Results", *([f"**{caution}**"] if caution else []), arm_table(arms).markdown(), NOTES.rstrip()]
-    missing, options = missing_table(results), option_table(arms)
+    missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
     if missing is not None:
         parts += ["## Not in the means", missing.markdown()]
+    if positions is not None:
+        parts += ["## Loss by position", positions.markdown(), POSITIONS.rstrip()]
     if options is not None:
         parts += ["## What differs", options.markdown()]
     parts += ["## Runs", run_table(results).markdown(), "Loss curves are in report.html."]
@@ -189,7 +218,7 @@ def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         arm_table(arms).html(),
         f'<p class="note">{escape(NOTES)}</p>',
     ]
-    missing, options = missing_table(results), option_table(arms)
+    missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
     if missing is not None:
         parts.append(f'<section class="missing"><h2>Not in the means</h2>\n{missing.html()}</section>')
     legend = "".join(f"<li>{plots.swatch(i)}{escape(arm.name)}</li>" for i, arm in enumerate(arms))
@@ -200,6 +229,10 @@ def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         of = f", each point the mean of {window} rows" if window > 1 else ""
         parts.append(f"<h3>{title}{of}</h3>\n{curves or '<p>No run has a point yet.</p>'}")
     parts.append(f'<p class="note">{escape(CURVES)}</p>')
+    if positions is not None:
+        figure = plots.loss_by_position(arms)
+        note = f'<p class="note">{escape(POSITIONS)}</p>'
+        parts.append(f"<h2>Loss by position</h2>\n{positions.html()}\n{figure}\n{note}")
     if options is not None:
         what = "<p>Options of the resolved configs, the seed apart.</p>"
         parts.append(f"<h2>What differs</h2>\n{what}\n{options.html()}")

@@ -140,7 +140,10 @@ def is_done(run: Run) -> bool:
 
 
 def _differences(saved: Mapping[str, Any], run: Run) -> list[str]:
-    there, here = config.fingerprint(config.from_config_dict(saved)), config.fingerprint(run.cfg)
+    """Says in what the run that is there differs from the one asked for; where the text is matters, as what it is."""
+    there, here = (
+        {**config.fingerprint(cfg), "data.path": cfg.data.path} for cfg in (config.from_config_dict(saved), run.cfg)
+    )
     return [
         f"{path}: {there.get(path)!r} there, {here.get(path)!r} here"
         for path in sorted(there.keys() | here.keys())

@@ -76,8 +76,9 @@ def main(argv: Sequence[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # records are read: no chip is started for that
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax tells of every folder that it opens
 
+    from gptjax.sweep import scaling_page
+    from gptjax.sweep.figure import looks, to_svg
     from gptjax.sweep.law import fit
-    from gptjax.sweep.scaling_page import draw, page
     from gptjax.sweep.scaling_runs import read_file, read_sweep
     from gptjax.train.workdir import write_atomically
 
@@ -89,10 +90,12 @@ def main(argv: Sequence[str]) -> int:
     lines = words(runs, fitted, budget)
     print("\n".join(lines))
     folder = args.workdir if args.data is None else args.data.parent
-    picture = draw(runs, fitted, budget)
+    with looks("scaling law"):
+        picture = scaling_page.draw(runs, fitted, budget)
+        svg, page = to_svg(picture), scaling_page.document(runs.source, lines, picture)
     write_atomically(folder / "scaling_law.json", json.dumps(document(runs, fitted, budget), indent=2) + "\n")
-    write_atomically(folder / "scaling_law.svg", picture)
-    write_atomically(folder / "scaling_law.html", page(runs.source, lines, picture))
+    write_atomically(folder / "scaling_law.svg", svg)
+    write_atomically(folder / "scaling_law.html", page)
     print(f"\nwritten: {folder / 'scaling_law.html'}, .svg and .json")
     return 0
 

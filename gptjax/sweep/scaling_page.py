@@ -1,32 +1,19 @@
-"""The picture of a scaling law, as SVG, and the page that holds it."""
+"""The picture of a scaling law, and the page that holds it."""
 
-import html
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from gptjax.sweep.figure import to_svg
+from gptjax.sweep.figure import inline
 from gptjax.sweep.law import Fit
+from gptjax.sweep.page import page
 from gptjax.sweep.scaling_runs import Runs
 
-PAGE = """\
-<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Scaling law: {source}</title>
-<style>
-  body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-  pre {{ overflow-x: auto; }}
-  svg {{ width: 100%; height: auto; }}
-</style>
-<h1>Scaling law: {source}</h1>
-{picture}
-<pre>{words}</pre>
-</html>
-"""
 
-
-def draw(runs: Runs, fitted: Fit, budget: float) -> str:
-    """Returns an SVG of three panels: losses by size, the optimum by compute, and observed against fitted losses."""
+def draw(runs: Runs, fitted: Fit, budget: float) -> Figure:
+    """Returns three panels: losses by size, the optimum by compute, and observed against fitted losses."""
     figure = Figure(figsize=(15, 4.6), layout="constrained")
     by_size, by_compute, by_fit = figure.subplots(1, 3)
     params, tokens, loss = runs.arrays()
@@ -36,7 +23,7 @@ def draw(runs: Runs, fitted: Fit, budget: float) -> str:
     by_fit.axline((loss.min(), loss.min()), slope=1, color="0.7")
     by_fit.scatter(fitted.law.loss(params, tokens), loss, s=18)
     by_fit.set(xlabel="fitted loss", ylabel="observed loss", title="Fit")
-    return to_svg(figure)
+    return figure
 
 
 def _losses_by_size(axes, fitted: Fit, params, flops, loss) -> None:
@@ -64,7 +51,8 @@ def _optimum_by_compute(axes, fitted: Fit, params, flops, budget: float) -> None
     axes.legend(fontsize="small")
 
 
-def page(source: str, lines: Sequence[str], picture: str) -> str:
+def document(source: str, lines: Sequence[str], picture: Figure) -> str:
     """Returns a page that needs no other file."""
-    drawing = picture[picture.index("<svg") :]  # without the XML declaration, which has no place inside of HTML
-    return PAGE.format(source=html.escape(source), picture=drawing, words=html.escape("\n".join(lines)))
+    title = f"Scaling law: {source}"
+    words = escape("\n".join(lines))
+    return page(title, f"<h1>{escape(title)}</h1>\n{inline(picture, 'law')}\n<pre>{words}</pre>")

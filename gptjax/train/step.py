@@ -28,7 +28,8 @@ def make_train_step(
 
     Loss and gradients are sums over tokens, divided once by the global token count, so that cutting the batch into
     micro-batches, as many as `accumulation` says for its size, changes nothing but rounding. `metrics` are (sum, count)
-    pairs of this step alone, and single numbers with the count 1. `names` are the logical names of the parameters' dims.
+    pairs of this step alone, and single numbers with the count 1. `names` are the logical names of the parameters'
+    dims.
     """
 
     def differentiate(params: Params, batch: Batch, step: Array, part: Array) -> tuple[Params, Metrics]:

@@ -44,8 +44,8 @@ def test_a_bug_in_it_keeps_its_traceback(write):
 
 
 def test_a_wrong_option_in_it_is_named_by_its_line(write):
-    text = "from experiments import base\ndef get_config():\n    config = base.get_config()\n    config.optim.peek_lr = 1.0\n"
-    with pytest.raises(UserError, match=r"file\.py:4: there is no option 'peek_lr'; did you mean peak_lr\?"):
+    text = DIALS.replace("config.model.update(", "config.optim.peek_lr = 1.0\n    config.model.update(")
+    with pytest.raises(UserError, match=r"file\.py:8: there is no option 'peek_lr'; did you mean peak_lr\?"):
         open_experiment(write(text)).read()
 
 

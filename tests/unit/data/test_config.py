@@ -17,7 +17,7 @@ def test_the_default_is_whole():
         ({"valid_fraction": 1.0}, "valid_fraction=1.0 is not between 0 and 1"),
         ({"packing": "document"}, "packing='document' is unknown; did you mean documents?"),
         ({"batch_size": 0}, "batch_size=0 is less than 1"),
-        ({"batch_ramp": ((8, 100), (0, 200))}, "batch_ramp: (0, 200) is no batch size"),
+        ({"batch_ramp": ((8, 100), (0, 200))}, "batch_ramp: (0, 200) is no size"),
         ({"batch_ramp": ((8, 100), (16, 100))}, "with a number of sequences above 100"),
         ({"num_threads": -1}, "num_threads=-1 is not between 0"),
         ({"num_threads": 100_000}, "num_threads=100000 is not between 0"),

@@ -47,12 +47,13 @@ def row(step: int, loss: float | None, split: str = "train", step_seconds: float
     }
 
 
-def write_run(run: Run, final: float | None, until: int = 40) -> None:
-    """Writes the folder of a run that has come to a step, where its loss is `final`."""
+def write_run(run: Run, final: float | None, until: int = 40, **at_the_end: float) -> None:
+    """Writes the folder of a run that has come to a step, where its loss is `final` and its validation says more."""
     run.workdir.mkdir(parents=True, exist_ok=True)
     (run.workdir / "config.json").write_text(json.dumps(config.to_plain(run.cfg)))
     facts = {"num_params": 1000, "tokens_per_step": 100, "flops_per_step": 6e5, "platform": "cpu", "num_devices": 1}
     (run.workdir / "facts.json").write_text(json.dumps(facts))
     rows = [row(step, final if step == until else 5.0 - step / 40) for step in range(10, until + 1, 10)]
     rows += [row(step, final if step == until else 5.0 - step / 40, "valid") for step in range(20, until + 1, 20)]
+    rows[-1] |= at_the_end
     (run.workdir / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))

@@ -10,6 +10,7 @@ import matplotlib.image
 import pytest
 
 from gptjax.sweep import plots
+from gptjax.sweep.figure import INK
 from gptjax.sweep.report import write_report
 from gptjax.sweep.results import group, read_result, write_outcome
 from gptjax.sweep.table import Table
@@ -111,7 +112,7 @@ def test_each_run_is_a_line_in_each_panel_in_the_colour_of_its_arm(half_done):
     ET.fromstring(figure)
     lines = re.findall(r"<path [^>]*fill: none; stroke: (#\w{6}); stroke-width: 1.3", figure)
     assert [lines.count(plots.style(number)[0]) for number in (0, 1)] == [3 * 4, 3 * 4]
-    assert plots._INK not in figure
+    assert INK not in figure
 
 
 def test_the_scale_holds_the_ends_of_all_runs_but_those_that_diverged(half_done):

@@ -82,6 +82,9 @@ def test_a_run_of_another_config_is_none_of_ours(runs, tmp_path):
     assert result.state == "another run"
     assert "optim.peak_lr: 0.5 there, 0.001 here" in result.why
     assert not is_done(runs[0])
+    plain["data"]["path"] = "other.txt"
+    (runs[0].workdir / "config.json").write_text(json.dumps(plain))
+    assert "data.path: 'other.txt' there, None here" in read_result(runs[0]).why
     plain["optim"]["gone"] = 1
     (runs[0].workdir / "config.json").write_text(json.dumps(plain))
     assert "there is no option optim.gone" in read_result(runs[0]).why

@@ -1,0 +1,66 @@
+"""The loss by position: what is compared, and where an arm stops improving."""
+
+import re
+
+import pytest
+
+from gptjax.sweep import plots
+from gptjax.sweep.by_position import profiles
+from gptjax.sweep.report import write_report
+from gptjax.sweep.results import group, read_result
+from tests.unit.sweep.ablation import make_runs, write_run
+
+ENDS = (1, 2, 4, 8)
+
+
+def write(run, *losses):
+    write_run(run, 2.0, **{f"loss_by_position/{end}": loss for end, loss in zip(ENDS, losses, strict=True)})
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """The first arm goes on falling; the second falls with all seeds until 2, and then with some only."""
+    runs = make_runs(tmp_path)
+    for run, shift in zip(runs, [0.0, 0.1, -0.1] * 2, strict=True):
+        if run.cfg.model.norm.name == "layernorm":
+            write(run, 4.0 + shift, 3.0 + shift, 2.5 + shift, 2.4 + shift)
+        else:
+            write(run, 4.0 + shift, 3.5 + shift, 3.5, 3.5)
+    return runs
+
+
+def test_an_arm_improves_as_long_as_all_seeds_agree(runs):
+    found = profiles(group([read_result(run) for run in runs]))
+    layernorm, rmsnorm = found.values()
+    assert (layernorm.ends, layernorm.last_fall, rmsnorm.last_fall) == (list(ENDS), 8, 2)
+
+
+def test_differences_are_by_pairs_of_a_seed(runs):
+    _, rmsnorm = profiles(group([read_result(run) for run in runs])).values()
+    means = [difference.mean for difference in rmsnorm.differences]
+    assert means == pytest.approx([0.0, 0.5, 1.0, 1.1])
+    assert rmsnorm.differences[1].half_width == pytest.approx(0, abs=1e-6)
+    assert rmsnorm.losses[1].half_width > 0.1
+
+
+def test_one_seed_does_not_tell_where_it_stops(runs):
+    arms = group([read_result(run) for run in runs[:1]])
+    assert [profile.last_fall for profile in profiles(arms).values()] == [None]
+
+
+def test_the_page_has_a_table_and_a_figure_of_it(runs):
+    page, markdown = (path.read_text("utf-8") for path in write_report("norms.py", runs, runs[0].workdir.parent))
+    assert "| model.norm=rmsnorm | 4.000 ± 0.248 | 3.500 ± 0.248 |" in markdown
+    assert re.search(r"^\| arm \| below 1 .* \| below 8 \| stops improving \|$", markdown, re.MULTILINE)
+    assert re.search(r"^\| model.norm=rmsnorm \| 4.000 .* \| after 2 \|$", markdown, re.MULTILINE)
+    assert re.search(r"^\| model.norm=layernorm \| 4.000 .* \| not before 8 \|$", markdown, re.MULTILINE)
+    figure = plots.loss_by_position(group([read_result(run) for run in runs]))
+    assert figure in page
+    assert {plots.style(0)[0], plots.style(1)[0]} <= set(re.findall(r"stroke: (#\w{6})", figure))
+
+
+def test_without_such_losses_there_is_no_such_section(runs, tmp_path):
+    for run in runs:
+        write_run(run, 2.0)
+    for path in write_report("norms.py", runs, runs[0].workdir.parent):
+        assert "Loss by position" not in path.read_text("utf-8")
