@@ -13,7 +13,9 @@ WIDTHS = {"gelu": 512, "relu": 512, "relu2": 512, "swiglu": 341, "geglu": 341}
 
 
 def get_config():
-    return positions.get_config()
+    config = positions.get_config()
+    config.model.positions = {"name": "rotary"}
+    return config
 
 
 def sweep():

@@ -1,5 +1,7 @@
 """Which norm, and where: before each sub-layer, after it, both, and with or without a mean; three seeds each.
 
+Norms after the addition want a smaller learning rate (Xiong et al. 2020, arXiv 2002.04745), and are tried with one too.
+
 Run:      python -m gptjax.sweep --config=experiments/ablations/norms.py --run --parallel=2
           the same with --report writes runs/norms/report.html
 Hardware: any CPU; about 50 seconds a run on two cores
@@ -11,9 +13,13 @@ from gptjax.sweep.expand import cross, grid, seeds
 
 
 def get_config():
-    return positions.get_config()
+    config = positions.get_config()
+    config.model.positions = {"name": "rotary"}
+    return config
 
 
 def sweep():
-    norms = {"model.norm.name": ["layernorm", "rmsnorm"], "model.norm_placement": ["pre", "sandwich", "post"]}
-    return cross(grid(norms), seeds(3))
+    norms = grid({"model.norm.name": ["layernorm", "rmsnorm"]})
+    arms = cross(norms, grid({"model.norm_placement": ["pre", "sandwich", "post"]}))
+    slower = cross(norms, [{"model.norm_placement": "post", "optim.peak_lr": 1e-3}])
+    return cross(arms + slower, seeds(3))

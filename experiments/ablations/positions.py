@@ -25,4 +25,6 @@ def get_config():
 
 
 def sweep():
-    return cross(grid({"model.positions.name": names("model.positions")}), seeds(3))
+    # Vectors of sines are as large as 1: beside them, tokens are lost unless they are brought from 0.02 to that size.
+    scaled = {"model.positions.name": "sinusoidal", "model.embedding_scale": 50.0}
+    return cross([*grid({"model.positions.name": names("model.positions")}), scaled], seeds(3))

@@ -14,11 +14,11 @@ from typing import Any
 
 from experiments import base, corpora
 
-BUDGETS = (4e11, 1e12, 2.5e12)
+BUDGETS = (1.6e11, 4e11, 1e12, 2.5e12)
 """FLOPs of a run, counted as in gptjax/model/accounting.py."""
 WIDTHS = (32, 48, 64, 80, 96, 128)
 TOKENS_PER_WEIGHT = (0.5, 250)
-"""What lies outside is too far from the best size to be worth its time; five widths a budget are within."""
+"""What lies outside is too far from the best size to be worth its time; four or five widths a budget are within."""
 SEEDS = (0,)
 SEQ_LEN, BATCH_SIZE, VOCAB_SIZE = 64, 16, 288  # 257 bytes, padded to a multiple of 32
 
