@@ -1,7 +1,8 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
 
-The decompositions are not split: each device gathers a side's matrix and decomposes all of it. On several virtual CPU
-devices of one process XLA was seen to wait for ever there; one CPU device is fine.
+The decompositions are not split: each device gathers a side's matrix and decomposes all of it. With as many virtual CPU
+devices as XLA has threads (the larger of devices and cores) a step never ends: each device that waits for the others
+holds a thread, and none is left for a decomposition. Half as many devices were fine, as is one.
 
 Shapes: N stacked matrices, I inputs, O outputs, S either, J and P inputs and outputs in the eigenbases.
 """
