@@ -10,17 +10,20 @@ heads, C head channels, R = C / 2, V vocabulary without padding.
 import numpy as np
 
 
-def decoder(cfg, params, tokens_BT, positions_BT=None, segment_ids_BT=None):
-    """Returns logits_BTV of the real vocabulary; positions default to 0..T-1, segments to one a row."""
+def decoder(cfg, params, tokens_BT, positions_BT=None, segment_ids_BT=None, ahead=0):
+    """Returns logits_BTV of the real vocabulary, for the token `ahead` places after the next.
+
+    Positions default to 0..T-1, segments to one a row.
+    """
     cfg, params = cfg.resolve(), tree_map(lambda x: np.asarray(x, np.float64), params)
     B, T = tokens_BT.shape
     positions_BT = np.tile(np.arange(T), (B, 1)) if positions_BT is None else np.asarray(positions_BT)
     segment_ids_BT = np.ones((B, T)) if segment_ids_BT is None else np.asarray(segment_ids_BT)
     rows = zip(np.asarray(tokens_BT), positions_BT, segment_ids_BT, strict=True)
-    return np.stack([sequence(cfg, params, *row) for row in rows])
+    return np.stack([sequence(cfg, params, *row, ahead) for row in rows])
 
 
-def sequence(cfg, params, tokens_T, positions_T, segment_ids_T):
+def sequence(cfg, params, tokens_T, positions_T, segment_ids_T, ahead):
     """Returns logits_TV of one row: embed, mix and widen num_layers times, read out."""
     x_TD = cfg.embedding_scale * params["tokens"]["embedding"][tokens_T] + added_positions(cfg, params, positions_T)
     for n in range(cfg.num_layers):
@@ -42,6 +45,10 @@ def sequence(cfg, params, tokens_T, positions_T, segment_ids_T):
             x_TD = x_TD + cfg.residual_scale * y_TD
     if cfg.norm_placement != "post" and (cfg.block.name == "transformer" or cfg.block.kwargs["residual"]):
         x_TD = norm(cfg, params["final_norm"], x_TD)
+    if ahead:  # a residual layer for each place (arXiv 2401.10774)
+        p = params["head"][f"ahead_{ahead}"]
+        y_TD = norm(cfg, params["head"][f"ahead_{ahead}_norm"], x_TD)
+        x_TD = x_TD + silu(y_TD @ p["kernel"] + bias(p))
     kernel_DV = params["tokens"]["embedding"].T if cfg.tie_embeddings else params["head"]["kernel"]
     widened = cfg.d_model / cfg.mup_base_width if cfg.mup_base_width else 1  # arXiv 2203.03466
     return cfg.logit_scale / widened * x_TD @ kernel_DV[:, : cfg.vocab_size]

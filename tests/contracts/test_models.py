@@ -12,6 +12,7 @@ from gptjax import model
 from gptjax.model.attention import ATTENTIONS
 from gptjax.model.config import REMAT_POLICIES, ModelConfig
 from gptjax.model.gpt import BLOCKS
+from gptjax.model.heads import HEADS
 from gptjax.model.layers import NORMS
 from gptjax.model.mlp import MLPS
 from gptjax.model.positions import POSITIONS
@@ -97,6 +98,7 @@ VARIANTS = {
         "num_kv_heads": 2,
         "mlp": Choice("relu2"),
     },
+    "multi_token": {"head": Choice("multi_token", {"num_tokens": 3})},
 }
 SECOND = ("gpt1", "multi_query", "no_positions", "padded_vocabulary", "every_option", "gpt3", "lstm_stream")
 variants = pytest.mark.parametrize(  # others have what these have, once each
@@ -122,38 +124,53 @@ def params_of(name):
     return random_params(config(name), 0.15)
 
 
+def num_places(cfg):
+    """How many of the tokens that follow a position its head sees."""
+    return dict(cfg.head.kwargs).get("num_tokens", 1)
+
+
 def cross_entropy(cfg, params):
-    """The mean over the positions whose target is in the same segment, and the logits."""
-    logits_BTV = model.apply(cfg, params, TOKENS_BT, positions_BT=POSITIONS_BT, segment_ids_BT=SEGMENT_IDS_BT)[0]
-    logprobs_BTV = jax.nn.log_softmax(logits_BTV[:, :-1])
-    chosen_BT = jnp.take_along_axis(logprobs_BTV, TOKENS_BT[:, 1:, None], -1)[..., 0]
-    counted_BT = (SEGMENT_IDS_BT[:, 1:] == SEGMENT_IDS_BT[:, :-1]) & (SEGMENT_IDS_BT[:, 1:] > 0)
-    return -jnp.sum(chosen_BT * counted_BT) / jnp.sum(counted_BT), logits_BTV
+    """The mean over the positions whose target is in the same segment, summed over all places that the head sees.
+
+    And the logits_ABTV of each place.
+    """
+    inputs = {"positions_BT": POSITIONS_BT, "segment_ids_BT": SEGMENT_IDS_BT}
+    x_BTD, _, _ = model.features(cfg, params, TOKENS_BT, **inputs)
+    logits_ABTV = jnp.stack([model.unembed(cfg, params, x_BTD, ahead) for ahead in range(num_places(cfg))])
+    loss = 0.0
+    for places, logits_BTV in enumerate(logits_ABTV, 1):
+        logprobs_BTV = jax.nn.log_softmax(logits_BTV[:, :-places])
+        chosen_BT = jnp.take_along_axis(logprobs_BTV, TOKENS_BT[:, places:, None], -1)[..., 0]
+        ids_BT, later_BT = SEGMENT_IDS_BT[:, :-places], SEGMENT_IDS_BT[:, places:]
+        counted_BT = (later_BT == ids_BT) & (later_BT > 0)
+        loss -= jnp.sum(chosen_BT * counted_BT) / jnp.sum(counted_BT)
+    return loss, logits_ABTV
 
 
 @functools.cache
 def run(name, **changes):
-    """Returns loss, logits_BTV and gradients; one compilation serves all tests of a variant."""
+    """Returns loss, logits_ABTV and gradients; one compilation serves all tests of a variant."""
     loss = functools.partial(cross_entropy, config(name, **changes))
-    (loss, logits_BTV), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params_of(name))
-    return loss, logits_BTV, grads
+    (loss, logits_ABTV), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params_of(name))
+    return loss, logits_ABTV, grads
 
 
 @variants
 def test_it_equals_the_reference(name):
     """Packed rows give the float64 oracle's logits; columns that only pad the vocabulary are never chosen."""
     cfg = config(name)
-    actual_BTV = np.asarray(run(name)[1])
-    expected_BTV = reference.decoder(cfg, params_of(name), TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT)
-    assert actual_BTV.dtype == np.float32
-    assert actual_BTV.shape[-1] == cfg.padded_vocab_size
-    np.testing.assert_allclose(actual_BTV[..., : cfg.vocab_size], expected_BTV, rtol=1e-5, atol=1e-5)
-    assert np.all(actual_BTV[..., cfg.vocab_size :] == np.finfo(np.float32).min)
+    actual_ABTV = np.asarray(run(name)[1])
+    assert actual_ABTV.dtype == np.float32
+    assert actual_ABTV.shape[-1] == cfg.padded_vocab_size
+    for ahead, actual_BTV in enumerate(actual_ABTV):
+        expected_BTV = reference.decoder(cfg, params_of(name), TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT, ahead)
+        np.testing.assert_allclose(actual_BTV[..., : cfg.vocab_size], expected_BTV, rtol=1e-5, atol=1e-5)
+    assert np.all(actual_ABTV[..., cfg.vocab_size :] == np.finfo(np.float32).min)
 
 
 @pytest.mark.parametrize(
     ("field", "table"),
-    [("attention", ATTENTIONS), ("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS), ("block", BLOCKS)],
+    [("attention", ATTENTIONS), ("positions", POSITIONS), ("norm", NORMS), ("mlp", MLPS), ("block", BLOCKS), ("head", HEADS)],
 )
 def test_the_reference_knows_every_entry(field, table):
     """A new entry of a table has to be written down in the reference and in a variant above."""
@@ -225,11 +242,11 @@ def test_every_parameter_learns(name):
 @pytest.mark.parametrize("name", ["gpt2", "qk_norm", "lstm"])
 def test_bfloat16_is_close(name):
     """Computing in bfloat16 moves the logits by two per cent of their size at most, and leaves them in float32."""
-    exact_BTV = run(name)[1][..., : BASE.vocab_size]
+    exact_ABTV = run(name)[1][..., : BASE.vocab_size]
     loss = functools.partial(cross_entropy, config(name, dtype="bfloat16"))
-    rough_BTV = jax.jit(loss)(params_of(name))[1][..., : BASE.vocab_size]
-    assert rough_BTV.dtype == jnp.float32
-    assert 0 < jnp.linalg.norm(rough_BTV - exact_BTV) < 0.02 * jnp.linalg.norm(exact_BTV)
+    rough_ABTV = jax.jit(loss)(params_of(name))[1][..., : BASE.vocab_size]
+    assert rough_ABTV.dtype == jnp.float32
+    assert 0 < jnp.linalg.norm(rough_ABTV - exact_ABTV) < 0.02 * jnp.linalg.norm(exact_ABTV)
 
 
 def assert_same(actual, expected):

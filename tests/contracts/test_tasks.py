@@ -21,7 +21,16 @@ from tests.params import random_params
 
 B, T, V = 4, 8, 16
 CFG = ModelConfig(vocab_size=V, d_model=32, num_layers=1, num_heads=2, seq_len=T)
-tasks = pytest.mark.parametrize("name", TASKS)
+# Each as it is by default, and with all that it offers.
+CASES = {
+    "language_modeling": {},
+    "language_modeling, all options": {"z_loss": 1e-3, "label_smoothing": 0.01, "num_ahead": 1},
+}
+tasks = pytest.mark.parametrize("case", CASES)
+
+
+def test_every_task_of_the_table_is_a_case():
+    assert {case.partition(",")[0] for case in CASES} == set(TASKS)
 
 
 def batch():
@@ -39,10 +48,12 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 
 @functools.cache
-def build(name):
+def build(case):
     """Returns random parameters and a compiled (params, batch) -> (metrics, gradients of the loss)."""
-    cfg = dataclasses.replace(CFG, head=Choice(TASKS[name].head))
-    loss_fn = make_loss_fn(cfg, TASKS[name](np.arange(V), 1), None)
+    task, options = TASKS[case.partition(",")[0]], CASES[case]
+    head = Choice("multi_token") if "num_ahead" in options else Choice(task.head)
+    cfg = dataclasses.replace(CFG, head=head)
+    loss_fn = make_loss_fn(cfg, task(np.arange(V), 1, **options), None)
 
     @jit
     def run(params, batch):
@@ -53,9 +64,9 @@ def build(name):
 
 
 @tasks
-def test_metrics_are_sums_and_counts_in_float32(name):
+def test_metrics_are_sums_and_counts_in_float32(case):
     """The one that is trained is `loss`."""
-    params, run = build(name)
+    params, run = build(case)
     result, _ = run(params, batch())
     assert "loss" in result
     for sum_and_count in result.values():
@@ -63,9 +74,9 @@ def test_metrics_are_sums_and_counts_in_float32(name):
 
 
 @tasks
-def test_masked_targets_do_not_matter(name):
+def test_masked_targets_do_not_matter(case):
     """Not to the last bit of any metric, while every one that counts moves the loss."""
-    params, run = build(name)
+    params, run = build(case)
     data = batch()
 
     def change(where_BT):
@@ -79,9 +90,9 @@ def test_masked_targets_do_not_matter(name):
 
 
 @tasks
-def test_halves_of_a_batch_add_up_to_the_whole(name):
+def test_halves_of_a_batch_add_up_to_the_whole(case):
     """Although they hold different numbers of counted targets: so any split of a batch gives the same means."""
-    params, run = build(name)
+    params, run = build(case)
     data = batch()
     halves = [
         run(params, jax.tree.map(lambda x, rows=rows: x[rows], data))[0]
@@ -95,9 +106,9 @@ def test_halves_of_a_batch_add_up_to_the_whole(name):
 
 
 @tasks
-def test_nothing_counted_is_nothing(name):
+def test_nothing_counted_is_nothing(case):
     """A batch of padding adds 0 to every sum and every count, and its gradient is 0."""
-    params, run = build(name)
+    params, run = build(case)
     nothing = batch()._replace(loss_mask_BT=np.zeros((B, T), np.float32))
     metrics, grads = run(params, nothing)
     assert set(map(float, jax.tree.leaves(metrics))) == {0.0}
@@ -105,9 +116,9 @@ def test_nothing_counted_is_nothing(name):
 
 
 @tasks
-def test_a_tiny_model_overfits_one_batch(name):
+def test_a_tiny_model_overfits_one_batch(case):
     """From a guess to nearly nothing in a hundred steps."""
-    params, run = build(name)
+    params, run = build(case)
     data, tx = batch(), optax.adam(1e-2)
 
     @jit
