@@ -33,15 +33,18 @@ class ExperimentFile:
     path: str
     module: types.ModuleType
 
-    def config(self, changes: Changes = ()) -> ConfigDict:
-        """Returns the config with dials turned first and options changed after; raises UserError as `read` does."""
+    def read(self, changes: Changes = ()) -> ExperimentConfig:
+        """Returns the config with dials turned first and options changed after.
+
+        Raises UserError where a change or the config does not fit.
+        """
         dials = registry.option_types(self.module.get_config)
-        turned = {}
-        for name, text in changes:
-            if name in dials:
-                turned[name] = overrides.parse(text, dials[name], name)
-            elif dials and "." not in name and name not in (options := fields_of(ExperimentConfig)):
-                near = registry.did_you_mean(name, [*dials, *options])
+        turned = {name: overrides.parse(text, dials[name], name) for name, text in changes if name in dials}
+        options = [(name, text) for name, text in changes if name not in dials]
+        known = [*dials, *fields_of(ExperimentConfig)]
+        for name, _ in options:
+            if dials and "." not in name and name not in known:
+                near = registry.did_you_mean(name, known)
                 raise UserError(f"{self.path} has no dial and no option --config.{name}; {near}")
         try:
             with _mistakes_in(self.path):
@@ -54,12 +57,8 @@ class ExperimentFile:
             raise UserError(
                 f"{self.path}: get_config() returns {config!r}; it must return the config, see experiments/small.py"
             )
-        overrides.apply(config, [(name, text) for name, text in changes if name not in dials])
-        return config
-
-    def read(self, changes: Changes = ()) -> ExperimentConfig:
-        """Returns the config in its dataclass form; raises UserError where a change or the config does not fit."""
-        return from_config_dict(self.config(changes), self.path)
+        overrides.apply(config, options)
+        return from_config_dict(config, self.path)
 
     def sweep(self) -> list[Any]:
         """Returns what sweep() gives, in its order; raises UserError where the file has none."""
