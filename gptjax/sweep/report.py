@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptjax.sweep import plots
-from gptjax.sweep.by_position import profiles
+from gptjax.sweep.by_position import Profile, profiles
 from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
 from gptjax.sweep.runs import Run
@@ -179,13 +179,15 @@ def position_table(arms: Sequence[Arm]) -> Table | None:
     for name, profile in found.items():
         losses = dict(zip(profile.ends, profile.losses, strict=True))
         cells = [_with_interval(losses.get(end), ".3f") for end in ends]
-        rows.append([name, *cells, "-" if profile.last_fall is None else _last_fall(profile.last_fall, ends[-1])])
+        rows.append([name, *cells, _last_fall(profile)])
     marks = [plots.swatch(number) for number, arm in enumerate(arms) if arm.name in found]
     return Table(("arm", *(f"below {end}" for end in ends), "stops improving"), rows, marks=marks)
 
 
-def _last_fall(end: int, last: int) -> str:
-    return f"not before {last}" if end == last else f"after {end}"
+def _last_fall(profile: Profile) -> str:
+    if profile.last_fall is None:
+        return "-"
+    return f"{'not before' if profile.last_fall == profile.ends[-1] else 'after'} {profile.last_fall}"
 
 
 # ---- the two pages

@@ -6,7 +6,7 @@ import pytest
 
 from gptjax.sweep import plots
 from gptjax.sweep.by_position import profiles
-from gptjax.sweep.report import write_report
+from gptjax.sweep.report import position_table, write_report
 from gptjax.sweep.results import group, read_result
 from tests.unit.sweep.ablation import make_runs, write_run
 
@@ -14,7 +14,7 @@ ENDS = (1, 2, 4, 8)
 
 
 def write(run, *losses):
-    write_run(run, 2.0, **{f"loss_by_position/{end}": loss for end, loss in zip(ENDS, losses, strict=True)})
+    write_run(run, 2.0, **{f"loss_by_position/{end}": loss for end, loss in zip(ENDS, losses, strict=False)})
 
 
 @pytest.fixture
@@ -46,6 +46,14 @@ def test_differences_are_by_pairs_of_a_seed(runs):
 def test_one_seed_does_not_tell_where_it_stops(runs):
     arms = group([read_result(run) for run in runs[:1]])
     assert [profile.last_fall for profile in profiles(arms).values()] == [None]
+
+
+def test_an_arm_that_falls_to_the_end_of_its_own_context_has_not_stopped(tmp_path):
+    first, *others = make_runs(tmp_path, 'cross([{}, {"model.seq_len": 4}], seeds(2))')
+    for run in (first, *others):
+        write(run, *(4.0, 3.0, 2.0, 1.0)[: 3 if run.cfg.model.seq_len == 4 else 4])
+    _, shorter = position_table(group([read_result(run) for run in (first, *others)])).rows
+    assert (shorter[0], shorter[-2:]) == ("model.seq_len=4", ["-", "not before 4"])
 
 
 def test_the_page_has_a_table_and_a_figure_of_it(runs):
