@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from gptjax.experiment_file import Changes
 from gptjax.sweep import plots
 from gptjax.sweep.by_position import Profile, profiles
 from gptjax.sweep.page import page
@@ -43,13 +44,14 @@ _MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.p
 """Beginnings of options that decide over which tokens the validation loss is taken."""
 
 
-def write_report(config: str, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Writes report.html and report.md into the sweep's folder and returns their paths."""
+def write_report(config: str, runs: Sequence[Run], folder: Path, changes: Changes = ()) -> list[Path]:
+    """Writes report.html and report.md into the sweep's folder and returns their paths; `changes` are in all runs."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     results = [read_result(run) for run in runs]
     arms = group(results)
-    pages = {"report.html": _html(config, arms, results), "report.md": _markdown(config, arms, results)}
+    command = _command(config, changes, folder)
+    pages = {"report.html": _html(command, arms, results), "report.md": _markdown(command, arms, results)}
     for name, text in pages.items():
         write_atomically(folder / name, text)
     return [folder / name for name in pages]
@@ -76,9 +78,10 @@ def _caution(arms: Sequence[Arm]) -> str | None:
     )
 
 
-def _command(config: str, folder: Path) -> str:
-    where = "" if folder == Path("runs") / Path(config).stem else f" --workdir={shlex.quote(str(folder))}"
-    return f"python -m gptjax.sweep --config={shlex.quote(config)}{where} --run --report"
+def _command(config: str, changes: Changes, folder: Path) -> str:
+    where = [] if folder == Path("runs") / Path(config).stem else [f"--workdir={folder}"]
+    flags = [f"--config={config}", *(f"--config.{option}={value}" for option, value in changes), *where]
+    return shlex.join(["python", "-m", "gptjax.sweep", *flags, "--run", "--report"])
 
 
 def arm_table(arms: Sequence[Arm]) -> Table:
@@ -193,9 +196,9 @@ def _last_fall(profile: Profile) -> str:
 # ---- the two pages
 
 
-def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+def _markdown(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
     folder = results[0].run.workdir.parent
-    parts = [f"# {folder.name}", _summary(results), f"```\n{_command(config, folder)}\n```"]
+    parts = [f"# {folder.name}", _summary(results), f"```\n{command}\n```"]
     caution = _caution(arms)
     parts += ["## Results", *([f"**{caution}**"] if caution else []), arm_table(arms).markdown(), NOTES.rstrip()]
     missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
@@ -209,12 +212,12 @@ def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
     folder = results[0].run.workdir.parent
     parts = [
         f"<h1>{escape(folder.name)}</h1>",
         f"<p>{escape(_summary(results))}</p>",
-        f"<pre>{escape(_command(config, folder))}</pre>",
+        f"<pre>{escape(command)}</pre>",
         "<h2>Results</h2>",
         *([f'<p class="caution">{escape(caution)}</p>'] if (caution := _caution(arms)) else []),
         arm_table(arms).html(),
