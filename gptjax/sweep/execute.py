@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gptjax.sweep.hparams import write_hparams
 from gptjax.sweep.progress import Board, Line
-from gptjax.sweep.results import OUTCOME, is_done, write_outcome
+from gptjax.sweep.results import OUTCOME, how, is_done, write_outcome
 from gptjax.sweep.runs import Run
 from gptjax.train.progress import duration
 from gptjax.train.signals import StopRequest
@@ -133,8 +133,7 @@ class Execution:
         else:
             self._failed.append(run)
             write_outcome(run, code, worker.last_words)
-            how = f"exit code {code}" if code > 0 else f"died of signal {-code}"
-            self._board.say(f"FAILED    {run.name}  {took}  {how}: {worker.last_words}")
+            self._board.say(f"FAILED    {run.name}  {took}  {how(code)}: {worker.last_words}")
 
     def _show(self) -> None:
         if self._working and self._board.is_live and time.monotonic() - self._shown > _SHOW_SECONDS:
