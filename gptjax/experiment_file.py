@@ -8,10 +8,11 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import re
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class ExperimentFile:
 
     def config(self, changes: Changes = ()) -> ConfigDict:
         """Returns the config with dials turned first and options changed after; raises UserError as `read` does."""
-        dials = registry.option_types(self.module.get_config)
+        dials = _dials(self.module.get_config, self.path)
         turned = {}
         for name, text in changes:
             if name in dials:
@@ -47,7 +48,7 @@ class ExperimentFile:
             with _mistakes_in(self.path):
                 config = self.module.get_config(**turned)
         except ValueError as error:
-            if not turned:
+            if isinstance(error, UserError) or not turned:
                 raise
             raise UserError(f"{self.path}: {error}") from error
         if not isinstance(config, ConfigDict):
@@ -76,6 +77,19 @@ def open_experiment(path: str) -> ExperimentFile:
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} has no get_config(); see experiments/small.py")
     return ExperimentFile(path, module)
+
+
+def _dials(get_config: Callable, path: str) -> dict[str, Any]:
+    """Returns the types of the dials; that of a dial which declares none is its default's."""
+    for parameter in inspect.signature(get_config).parameters.values():
+        named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if named and parameter.default is parameter.empty:
+            raise UserError(f"{path}: the dial {parameter.name!r} of get_config() has no default; give it one")
+    types, defaults = registry.option_types(get_config), registry.options(get_config)
+    return {
+        name: type(defaults[name]) if kind is Any and defaults[name] is not None else kind
+        for name, kind in types.items()
+    }
 
 
 def _module(path: str) -> types.ModuleType:
