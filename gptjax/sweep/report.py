@@ -35,12 +35,15 @@ curve, and a run that diverges may go out by the top. FLOPs are those of the mod
 training time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
 """
 POSITIONS = """\
-The loss at the positions below each end and from the end before on, over the same windows of text for all arms. An arm
-is said to stop improving after the last end at which its loss is lower than at the end before, the 95 % interval of the
-fall over seeds being below zero. Other positions hold other tokens: rises and falls that all arms share are the text's,
-and no interval over seeds tells of them. The difference from the first arm is free of that.
+The loss at the positions below each end and from the end before on. An arm is said to stop improving after the last end
+at which its loss is lower than at the end before, the 95 % interval of the fall over seeds being below zero. Other
+positions hold other tokens: rises and falls that all arms share are the text's, and no interval over seeds tells of
+them. The difference from the first arm is free of that where both have the same windows of text.
 """
-_MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing", "evaluation.", "model.seq_len")
+_MEASURED = (
+    *("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing"),
+    *("evaluation.num_windows", "model.seq_len"),
+)
 """Beginnings of options that decide over which tokens the validation loss is taken."""
 
 

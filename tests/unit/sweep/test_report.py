@@ -69,7 +69,8 @@ def test_losses_over_other_tokens_are_not_to_be_compared(tmp_path, half_done):
     runs = make_runs(tmp_path, 'cross(grid({"data.tokenizer.name": ["byte", "char"]}), seeds(3))')
     for text in pages(runs):
         assert "Arms differ in data.tokenizer.name: their losses are over other tokens" in text
-    for text in pages(half_done):
+    alike = make_runs(tmp_path, 'grid({"evaluation.every": [50, 100], "evaluation.batch_size": [8, 16]})')
+    for text in (*pages(half_done), *pages(alike)):
         assert "Arms differ" not in text
 
 
