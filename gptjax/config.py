@@ -160,7 +160,7 @@ _BAD = object()
 
 
 def _fit(value: Any, hint: Any, path: str, problems: list[str]) -> Any:
-    if isinstance(value, list):  # a ConfigDict or JSON may hold a list where the schema says tuple
+    if isinstance(value, list | tuple):  # a ConfigDict or JSON may hold a list where the schema says tuple
         value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
     problem = _type_problem(value, hint)
     if problem is not None:

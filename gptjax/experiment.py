@@ -4,6 +4,7 @@ Builds, and describes what it built; runs nothing.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from gptjax import config
@@ -99,9 +100,14 @@ def summary(experiment: Experiment) -> list[str]:
         _mixing(experiment),
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
         f"{per_device} a device",
+        *([f"ramp      {_ramp(cfg.data.batch_ramp)}"] if cfg.data.batch_ramp else []),
         f"run       {cfg.optim.num_steps:,} steps, {experiment.total_tokens:,} tokens, "
         f"{experiment.flops_per_step:.3g} FLOPs a {'full ' if cfg.data.batch_ramp else ''}step",
     ]
+
+
+def _ramp(stages: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{size} sequences a batch until {until:,} were read" for size, until in stages)
 
 
 def _mixing(experiment: Experiment) -> str:

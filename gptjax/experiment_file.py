@@ -8,10 +8,12 @@ import contextlib
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import re
+import sys
 import traceback
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ class ExperimentFile:
 
         Raises UserError where a change or the config does not fit.
         """
-        dials = registry.option_types(self.module.get_config)
+        dials = _dials(self.module.get_config, self.path)
         turned = {name: overrides.parse(text, dials[name], name) for name, text in changes if name in dials}
         options = [(name, text) for name, text in changes if name not in dials]
         known = [*dials, *fields_of(ExperimentConfig)]
@@ -50,7 +52,7 @@ class ExperimentFile:
             with _mistakes_in(self.path):
                 config = self.module.get_config(**turned)
         except ValueError as error:
-            if not turned:
+            if isinstance(error, UserError) or not turned:
                 raise
             raise UserError(f"{self.path}: {error}") from error
         if not isinstance(config, ConfigDict):
@@ -77,6 +79,19 @@ def open_experiment(path: str) -> ExperimentFile:
     return ExperimentFile(path, module)
 
 
+def _dials(get_config: Callable, path: str) -> dict[str, Any]:
+    """Returns the types of the dials; that of a dial which declares none is its default's."""
+    for parameter in inspect.signature(get_config).parameters.values():
+        named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if named and parameter.default is parameter.empty:
+            raise UserError(f"{path}: the dial {parameter.name!r} of get_config() has no default; give it one")
+    declared, defaults = registry.option_types(get_config), registry.options(get_config)
+    return {
+        name: type(defaults[name]) if kind is Any and defaults[name] is not None else kind
+        for name, kind in declared.items()
+    }
+
+
 def _module(path: str) -> types.ModuleType:
     file = Path(path)
     if file.suffix != ".py":
@@ -85,10 +100,11 @@ def _module(path: str) -> types.ModuleType:
         near = difflib.get_close_matches(path, [str(p) for p in file.parent.rglob("*.py")], n=1)
         cure = f"did you mean {near[0]}?" if near else "run from the folder that holds experiments/"
         raise UserError(f"there is no experiment file {path!r}; {cure}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(f"experiment file {file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # dataclasses look there for what their annotations name
     spec.loader.exec_module(module)
     return module
 

@@ -18,7 +18,8 @@ Trains the experiment in FILE. Run again, it resumes from its last checkpoint or
 
   --config=FILE           an experiment, such as experiments/small.py
   --config.a.b=VALUE      changes an option, as in --config.optim.peak_lr=3e-4 (repeatable)
-                          --config.data.path=FILE_OR_GLOB trains on your own text
+                          --config.data.path=FILE_OR_GLOB trains on your own text;
+                          an experiment may have dials too: speedrun.py has --config.depth=N
   --workdir=DIR           where the run keeps everything (default: runs/<experiment>)
   --mode=train            train (default)
          evaluate         score the last checkpoint on the validation split

@@ -32,7 +32,7 @@ def get_config():
     config.data.tokenizer = {"name": "byte"}
     config.data.batch_size = 16
     config.optim.update(peak_lr=3e-3, num_steps=300, warmup_steps=30)
-    config.evaluation.update(every=150, num_windows=1024, by_position=True)
+    config.evaluation.update(every=300, num_windows=512, by_position=True)
     config.checkpoint.every = 300
     return config
 

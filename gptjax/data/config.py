@@ -53,9 +53,10 @@ class DataConfig:
             problems.append(f"batch_size={self.batch_size} is less than 1; choose a number of sequences")
         previous = 0
         for size, until in self.batch_ramp:
-            if size < 1 or until <= previous:
+            if not 1 <= size <= self.batch_size or until <= previous:
                 problems.append(
-                    f"batch_ramp: ({size}, {until}) is no size from 1 on with a number of sequences above {previous}"
+                    f"batch_ramp: ({size}, {until}) is no size from 1 to batch_size={self.batch_size} with a number of "
+                    f"sequences above {previous}"
                 )
             previous = until
         if not 0 <= self.num_threads <= 256:

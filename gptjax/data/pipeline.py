@@ -91,7 +91,7 @@ def train_batches(
         local = packing.PACKINGS[cfg.packing](stream, starts.tolist(), seq_len)
         return _to_global(local, rows[size], size, sharding)
 
-    return Batches(cfg, read, cursor, sys.maxsize // cfg.batch_size - cursor)
+    return Batches(cfg, read, cursor, sys.maxsize // cfg.batch_size)
 
 
 def evaluation_batches(

@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if args.report and exit_code in (0, 1):  # who stopped it does not wait for a page
         from gptjax.sweep.report import write_report
 
-        for path in write_report(args.config, runs, folder):
+        for path in write_report(args.config, runs, folder, changes):
             print(f"wrote {path}")
     return exit_code
 

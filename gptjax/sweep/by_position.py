@@ -16,7 +16,7 @@ class Profile(NamedTuple):
     """An arm's losses at the positions below each of `ends`, and from the end before on."""
 
     ends: Sequence[int]
-    losses: Sequence[Estimate]
+    losses: Sequence[Estimate | None]
     differences: Sequence[Estimate | None]
     """From the first arm, by pairs of the same seed."""
     last_fall: int | None
@@ -38,10 +38,9 @@ def profiles(arms: Sequence[Arm]) -> dict[str, Profile]:
             end: estimate([each[end] - each[before] for each in losses.values()])
             for before, end in itertools.pairwise(ends)
         }
-        means = [estimate([each[end] for each in losses.values()]) for end in ends]
         found[arm.name] = Profile(
             ends,
-            [mean for mean in means if mean is not None],
+            [estimate([each[end] for each in losses.values()]) for end in ends],
             [estimate([losses[s][end] - baseline[s][end] for s in shared if end in baseline[s]]) for end in ends],
             max((end for end, fall in falls.items() if _is_below_zero(fall)), default=None),
         )

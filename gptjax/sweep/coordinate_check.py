@@ -49,6 +49,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--steps={args.steps} is less than 1; take a few")
     if args.svg is not None and not args.svg.parent.is_dir():
         raise UserError(f"--svg={args.svg}: there is no folder {args.svg.parent}; make it first")
+    if args.svg is not None and args.svg.is_dir():
+        raise UserError(f"--svg={args.svg} is a folder; name a file in it")
     cfg = open_experiment(args.config).read(changes)
     distributed.start()
 
@@ -71,9 +73,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _widths(text: str) -> list[int]:
     parts = text.split(",")
-    if not all(part.isdigit() for part in parts) or len({*parts}) < 3:
+    widths = {int(part) for part in parts if part.isdecimal()}
+    if not all(part.isdecimal() for part in parts) or len(widths) < 3:
         raise UserError(f"--widths={text} is no list of three widths or more, such as 64,128,256")
-    return sorted({int(part) for part in parts})
+    return sorted(widths)
 
 
 def table(found) -> list[str]:

@@ -26,7 +26,7 @@ def _panels(found: Coordinates) -> Figure:
                 axes.plot(found.widths, sizes[:, step, layer], marker="o", markersize=3, label=label, **line)
         axes.set(title=name.replace("_", " "), xlabel="width", xscale="log", yscale="log")
         axes.set_xticks(found.widths, labels=map(str, found.widths))
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()  # those of y are numbered where less than a decade is seen
         if num_layers > 1:
             axes.legend(fontsize=8)
     figure.supylabel("mean size after each step")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gptjax.sweep.hparams import write_hparams
 from gptjax.sweep.progress import Board, Line
-from gptjax.sweep.results import OUTCOME, is_done, write_outcome
+from gptjax.sweep.results import OUTCOME, how, is_done, write_outcome
 from gptjax.sweep.runs import Run
 from gptjax.train.progress import duration
 from gptjax.train.signals import StopRequest
@@ -61,7 +61,7 @@ class Worker:
         """How far the run is, by the last whole row that it wrote."""
         step, loss = 0, None
         for text in _tail(Workdir(self.run.workdir).metrics).split("\n")[-8:-1]:
-            with contextlib.suppress(ValueError):  # the first may be the end of a row
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # the first may be the end of a row
                 row = json.loads(text)
                 step, loss = row["step"], row["loss"]
         return Line(self.run.name, step, self.run.cfg.optim.num_steps, loss, self.seconds)
@@ -133,8 +133,7 @@ class Execution:
         else:
             self._failed.append(run)
             write_outcome(run, code, worker.last_words)
-            how = f"exit code {code}" if code > 0 else f"died of signal {-code}"
-            self._board.say(f"FAILED    {run.name}  {took}  {how}: {worker.last_words}")
+            self._board.say(f"FAILED    {run.name}  {took}  {how(code)}: {worker.last_words}")
 
     def _show(self) -> None:
         if self._working and self._board.is_live and time.monotonic() - self._shown > _SHOW_SECONDS:

@@ -10,8 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from gptjax.experiment_file import Changes
 from gptjax.sweep import plots
-from gptjax.sweep.by_position import profiles
+from gptjax.sweep.by_position import Profile, profiles
 from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
 from gptjax.sweep.runs import Run
@@ -34,22 +35,26 @@ curve, and a run that diverges may go out by the top. FLOPs are those of the mod
 training time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
 """
 POSITIONS = """\
-The loss at the positions below each end and from the end before on, over the same windows of text for all arms. An arm
-is said to stop improving after the last end at which its loss is lower than at the end before, the 95 % interval of the
-fall over seeds being below zero. Other positions hold other tokens: rises and falls that all arms share are the text's,
-and no interval over seeds tells of them. The difference from the first arm is free of that.
+The loss at the positions below each end and from the end before on. An arm is said to stop improving after the last end
+at which its loss is lower than at the end before, the 95 % interval of the fall over seeds being below zero. Other
+positions hold other tokens: rises and falls that all arms share are the text's, and no interval over seeds tells of
+them. The difference from the first arm is free of that where both have the same windows of text.
 """
-_MEASURED = ("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing", "evaluation.", "model.seq_len")
+_MEASURED = (
+    *("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing"),
+    *("evaluation.num_windows", "model.seq_len"),
+)
 """Beginnings of options that decide over which tokens the validation loss is taken."""
 
 
-def write_report(config: str, runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Writes report.html and report.md into the sweep's folder and returns their paths."""
+def write_report(config: str, runs: Sequence[Run], folder: Path, changes: Changes = ()) -> list[Path]:
+    """Writes report.html and report.md into the sweep's folder and returns their paths; `changes` are in all runs."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     results = [read_result(run) for run in runs]
     arms = group(results)
-    pages = {"report.html": _html(config, arms, results), "report.md": _markdown(config, arms, results)}
+    command = _command(config, changes, folder)
+    pages = {"report.html": _html(command, arms, results), "report.md": _markdown(command, arms, results)}
     for name, text in pages.items():
         write_atomically(folder / name, text)
     return [folder / name for name in pages]
@@ -76,9 +81,10 @@ def _caution(arms: Sequence[Arm]) -> str | None:
     )
 
 
-def _command(config: str, folder: Path) -> str:
-    where = "" if folder == Path("runs") / Path(config).stem else f" --workdir={shlex.quote(str(folder))}"
-    return f"python -m gptjax.sweep --config={shlex.quote(config)}{where} --run --report"
+def _command(config: str, changes: Changes, folder: Path) -> str:
+    where = [] if folder == Path("runs") / Path(config).stem else [f"--workdir={folder}"]
+    flags = [f"--config={config}", *(f"--config.{option}={value}" for option, value in changes), *where]
+    return shlex.join(["python", "-m", "gptjax.sweep", *flags, "--run", "--report"])
 
 
 def arm_table(arms: Sequence[Arm]) -> Table:
@@ -179,21 +185,23 @@ def position_table(arms: Sequence[Arm]) -> Table | None:
     for name, profile in found.items():
         losses = dict(zip(profile.ends, profile.losses, strict=True))
         cells = [_with_interval(losses.get(end), ".3f") for end in ends]
-        rows.append([name, *cells, "-" if profile.last_fall is None else _last_fall(profile.last_fall, ends[-1])])
+        rows.append([name, _last_fall(profile), *cells])
     marks = [plots.swatch(number) for number, arm in enumerate(arms) if arm.name in found]
-    return Table(("arm", *(f"below {end}" for end in ends), "stops improving"), rows, marks=marks)
+    return Table(("arm", "stops improving", *(f"below {end}" for end in ends)), rows, num_words=2, marks=marks)
 
 
-def _last_fall(end: int, last: int) -> str:
-    return f"not before {last}" if end == last else f"after {end}"
+def _last_fall(profile: Profile) -> str:
+    if profile.last_fall is None:
+        return "-"
+    return f"{'not before' if profile.last_fall == profile.ends[-1] else 'after'} {profile.last_fall}"
 
 
 # ---- the two pages
 
 
-def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+def _markdown(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
     folder = results[0].run.workdir.parent
-    parts = [f"# {folder.name}", _summary(results), f"```\n{_command(config, folder)}\n```"]
+    parts = [f"# {folder.name}", _summary(results), f"```\n{command}\n```"]
     caution = _caution(arms)
     parts += ["## Results", *([f"**{caution}**"] if caution else []), arm_table(arms).markdown(), NOTES.rstrip()]
     missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
@@ -207,12 +215,12 @@ def _markdown(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def _html(config: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
     folder = results[0].run.workdir.parent
     parts = [
         f"<h1>{escape(folder.name)}</h1>",
         f"<p>{escape(_summary(results))}</p>",
-        f"<pre>{escape(_command(config, folder))}</pre>",
+        f"<pre>{escape(command)}</pre>",
         "<h2>Results</h2>",
         *([f'<p class="caution">{escape(caution)}</p>'] if (caution := _caution(arms)) else []),
         arm_table(arms).html(),

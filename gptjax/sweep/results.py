@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -157,11 +158,21 @@ def write_outcome(run: Run, exit_code: int, words: str) -> None:
 
 
 def _words(outcome: Mapping[str, Any] | None) -> str:
-    return "" if outcome is None else f"exit code {outcome['exit_code']}: {outcome['words']}"
+    return "" if outcome is None else f"{how(outcome['exit_code'])}: {outcome['words']}"
 
 
-def _read_json(path: Any) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def how(exit_code: int) -> str:
+    """Says how a process ended."""
+    return f"exit code {exit_code}" if exit_code >= 0 else f"died of signal {-exit_code}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Returns what a file holds, or None where it is missing or damaged: neither file decides what a run is."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 # ---- means over seeds

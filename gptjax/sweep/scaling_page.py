@@ -3,13 +3,18 @@
 from collections.abc import Sequence
 from html import escape
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from gptjax.sweep.figure import inline
 from gptjax.sweep.law import Fit
 from gptjax.sweep.page import page
 from gptjax.sweep.scaling_runs import Runs
+
+COLORS = ListedColormap(mpl.colormaps["plasma"](np.linspace(0.25, 0.85, 256)))
+"""Without its ends, which are lost on a dark page and on a light one."""
 
 
 def draw(runs: Runs, fitted: Fit, budget: float) -> Figure:
@@ -28,7 +33,7 @@ def draw(runs: Runs, fitted: Fit, budget: float) -> Figure:
 
 def _losses_by_size(axes, fitted: Fit, params, flops, loss) -> None:
     """The runs, and a line of the law for each of a few budgets, whose lowest point is the best size."""
-    dots = axes.scatter(params, loss, c=np.log10(flops), s=18)
+    dots = axes.scatter(params, loss, c=np.log10(flops), s=18, cmap=COLORS)
     axes.figure.colorbar(dots, ax=axes, label="log10 of FLOPs (6 N D)")
     size = np.geomspace(params.min(), params.max(), 100)
     for compute in np.geomspace(flops.min(), flops.max(), 5):

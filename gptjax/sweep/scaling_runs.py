@@ -21,6 +21,7 @@ from gptjax.model import accounting
 from gptjax.model.config import ModelConfig
 from gptjax.registry import did_you_mean
 from gptjax.train.checkpoint import open_checkpoint
+from gptjax.train.metrics import read_rows
 from gptjax.train.workdir import Workdir
 from gptjax.types import UserError
 
@@ -124,6 +125,7 @@ def read_file(path: Path) -> Runs:
     except UnicodeDecodeError:
         raise UserError(f"--data={path} is not UTF-8; write it as a text of rows of {', '.join(COLUMNS)}") from None
     runs, excluded = [], []
+    known: dict[tuple[Any, ...], int] = {}
     for number, row in rows:
         if isinstance(row, str):
             excluded.append(Excluded(f"line {number}", row))
@@ -133,6 +135,8 @@ def read_file(path: Path) -> Runs:
                 raise UserError(f"--data={path}, line {number}: there is no {name!r}; {did_you_mean(name, row)}")
         values = [_number(row[name]) for name in COLUMNS]
         reason = problem(*values)
+        if reason is None and known.setdefault(tuple(values), number) != number:
+            reason = f"it is the same as line {known[tuple(values)]}"
         if reason is None:
             runs.append(Run(f"line {number}", *map(float, values)))
         else:
@@ -219,15 +223,12 @@ def _read_run(workdir: Workdir, count: str) -> tuple[Run, dict[str, Any]]:
 def _last_evaluation(path: Path, num_steps: int) -> dict[str, Any]:
     if not path.is_file():
         raise UserError("it has no metrics.jsonl")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    rows = [_json(line) for line in lines]
-    steps = [row["step"] for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
-    if max(steps, default=0) != num_steps:
-        raise UserError(f"it is not finished: step {max(steps, default=0):,} of {num_steps:,}")
-    last = [
-        row for row in rows if isinstance(row, dict) and (row.get("split"), row.get("step")) == ("valid", num_steps)
-    ]
-    if not last or not last[-1].keys() >= {"tokens_seen", "loss"}:
+    rows = read_rows(path)
+    step = max((row["step"] for row in rows), default=0)
+    if step != num_steps:
+        raise UserError(f"it is not finished: step {step:,} of {num_steps:,}")
+    last = [row for row in rows if (row["split"], row["step"]) == ("valid", num_steps)]
+    if not last:
         raise UserError(f"metrics.jsonl holds no evaluation of the last step, {num_steps:,}")
     return last[-1]
 

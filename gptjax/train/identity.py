@@ -9,12 +9,18 @@ from gptjax.types import UserError
 
 
 def refuse_other_run(
-    saved: Mapping[str, Any], asked: Mapping[str, Any], path: Path, allow_change: Sequence[str]
+    saved: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    path: Path,
+    allow_change: Sequence[str],
 ) -> None:
     """Raises UserError, naming each differing option, where a saved identity is not the one asked for.
 
-    Options in `allow_change` may differ; an unknown one there is an error too.
+    An option that was not there when the identity was saved had its default. Options in `allow_change` may differ; an
+    unknown one there is an error too.
     """
+    saved = {**{name: defaults[name] for name in asked.keys() & defaults.keys()}, **saved}
     for name in allow_change:
         if name not in asked and name not in saved:
             near = difflib.get_close_matches(name, asked, n=1)

@@ -39,7 +39,12 @@ def finite(number: float | None) -> float | None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a metrics.jsonl, also of one that a run is writing; none where there is no file."""
-    return [_row(path, line) for line in _whole_lines(path)] if path.is_file() else []
+    rows = [_row(path, line) for line in _whole_lines(path)] if path.is_file() else []
+    for row in rows:
+        train = {"step_seconds"} if row.get("split") == "train" else set()
+        if missing := {"split", "loss", "tokens_seen", *train} - row.keys():
+            raise UserError(f"{path}: the row of step {row['step']} has no {', '.join(sorted(missing))}")
+    return rows
 
 
 class MetricsFile:

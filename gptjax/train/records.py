@@ -53,9 +53,10 @@ class Records:
         self._write(row, {**_parts(means), **{f"param_norm/{name}": float(norm) for name, norm in norms.items()}})
 
     def valid_row(self, step: int, tokens_seen: int, means: Mapping[str, float | None]) -> None:
-        """Writes the row of an evaluation."""
-        whole = {name: mean for name, mean in means.items() if name not in _parts(means)}
-        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **whole}, _parts(means))
+        """Writes the row of an evaluation; parts of metrics go to TensorBoard alone, but for the loss by position."""
+        also = {name: mean for name, mean in _parts(means).items() if not name.startswith("loss_by_position/")}
+        whole = {name: mean for name, mean in means.items() if name not in also}
+        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **whole}, also)
 
     def _write(self, row: Mapping[str, Any], also: Mapping[str, float | None]) -> None:
         if not is_primary():

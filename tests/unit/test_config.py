@@ -21,6 +21,12 @@ def change(**groups):
     return cfg
 
 
+def test_lists_within_lists_are_tuples_within_tuples():
+    config = to_config_dict(ExperimentConfig())
+    config.data.batch_ramp = [[8, 100], [16, 200]]
+    assert from_config_dict(config).data.batch_ramp == ((8, 100), (16, 200))
+
+
 def test_dataclass_to_config_dict_and_back():
     cfg = change(optim={"schedule": Choice("wsd", {"decay_fraction": 0.5})}, data={"path": "x.txt"})
     back = from_config_dict(to_config_dict(cfg))

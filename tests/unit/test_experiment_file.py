@@ -71,7 +71,34 @@ def test_a_wrong_dial_is_said_with_the_right_ones(write, change, words):
     assert words in str(error.value)
 
 
+def test_a_dial_without_a_type_has_its_defaults(write):
+    file = open_experiment(write(DIALS.replace("depth: int = 2", "depth=2")))
+    assert file.read([("depth", "3")]).model.num_layers == 3
+    with pytest.raises(UserError, match=r"--config\.depth=deep must be a whole number"):
+        file.read([("depth", "deep")])
+
+
+def test_a_dial_without_a_default_is_named(write):
+    file = open_experiment(write(DIALS.replace("depth: int = 2", "depth: int")))
+    with pytest.raises(UserError, match=r"file\.py: the dial 'depth' of get_config\(\) has no default"):
+        file.read([("depth", "3")])
+
+
+def test_a_turned_dial_does_not_name_the_file_twice(write):
+    text = DIALS.replace("config.model.update(", "config.optim.peek_lr = 1.0\n    config.model.update(")
+    with pytest.raises(UserError) as error:
+        open_experiment(write(text)).read([("depth", "3")])
+    assert str(error.value).count("file.py") == 1
+
+
 def test_without_dials_an_unknown_name_is_that_of_an_option(write):
     file = open_experiment(write("from experiments.base import get_config\n"))
     with pytest.raises(UserError, match=r"there is no option --config\.depth"):
         file.read([("depth", "4")])
+
+
+def test_a_file_may_define_a_dataclass_with_late_annotations(write):
+    """dataclasses looks for the names of its annotations in the module, by name."""
+    late = "from __future__ import annotations\nimport dataclasses\n"
+    text = f"{late}@dataclasses.dataclass\nclass Size:\n    n: int = 2\n{DIALS}"
+    assert open_experiment(write(text)).read([("depth", "3")]).model.num_layers == 3

@@ -10,7 +10,8 @@ import pytest
 from gptjax import model
 from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
-from gptjax.sweep.coordinate_check import table
+from gptjax.sweep.coordinate_check import main, table
+from gptjax.sweep.coordinate_plot import draw
 from gptjax.sweep.coordinates import Coordinates, gather, measure
 from gptjax.types import UserError
 from tests import experiments
@@ -56,6 +57,17 @@ def test_growth_is_the_power_of_the_width():
     sizes_W11 = 3 * np.array(WIDTHS)[:, None, None] ** 0.5
     assert Coordinates(WIDTHS, {"x": sizes_W11}).growth("x") == pytest.approx(0.5)
     assert table(Coordinates(WIDTHS, {"x": sizes_W11}))[-1].endswith("width^0.50")
+
+
+def test_sizes_within_a_decade_have_numbers_beside_them():
+    sizes = np.linspace(1.5, 2.9, 3)[:, None, None] * np.ones((3, 2, 1))
+    assert r"2\times10^{0}" in draw(Coordinates([64, 128, 256], {"logits": sizes, "stream": sizes}))
+
+
+@pytest.mark.parametrize("flag", ["--widths=64,128", "--widths=064,64,128", "--widths=²,64,128", "--svg={folder}"])
+def test_a_wrong_flag_is_said_before_a_width_is_trained(flag, tmp_path):
+    with pytest.raises(UserError, match=r"no list of three widths|is a folder"):
+        main(["--config=experiments/tiny.py", flag.format(folder=tmp_path)])
 
 
 def test_what_is_not_finite_is_named():

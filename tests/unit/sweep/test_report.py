@@ -57,11 +57,20 @@ def test_a_row_says_how_many_runs_its_mean_is_of(half_done):
         assert words in page
 
 
+def test_its_command_makes_the_same_changes(runs):
+    folder = runs[0].workdir.parent
+    for path in write_report("norms.py", runs, folder, [("optim.num_steps", "40"), ("sample.prompts", "a b")]):
+        command = "python -m gptjax.sweep --config=norms.py --config.optim.num_steps=40 "
+        rest = f"'--config.sample.prompts=a b' --workdir={folder} --run --report"
+        assert command + rest in html.unescape(path.read_text("utf-8"))
+
+
 def test_losses_over_other_tokens_are_not_to_be_compared(tmp_path, half_done):
     runs = make_runs(tmp_path, 'cross(grid({"data.tokenizer.name": ["byte", "char"]}), seeds(3))')
     for text in pages(runs):
         assert "Arms differ in data.tokenizer.name: their losses are over other tokens" in text
-    for text in pages(half_done):
+    alike = make_runs(tmp_path, 'grid({"evaluation.every": [50, 100], "evaluation.batch_size": [8, 16]})')
+    for text in (*pages(half_done), *pages(alike)):
         assert "Arms differ" not in text
 
 

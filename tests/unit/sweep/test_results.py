@@ -48,6 +48,22 @@ def test_arms_are_compared_by_pairs_of_the_same_seed(runs):
     assert arm.estimate(lambda result: result.last("loss")).count == 3
 
 
+@pytest.mark.parametrize("text", ["", '{"num_par', "[]"])
+def test_what_is_damaged_beside_a_run_hides_no_run(runs, text):
+    """Facts and outcome are told as unknown: the rows say what the run has come to."""
+    write_run(runs[0], 1.0)
+    for name in ("facts.json", "outcome.json"):
+        (runs[0].workdir / name).write_text(text)
+    result = read_result(runs[0])
+    assert (result.state, result.last("loss"), result.num_params) == ("finished", 1.0, None)
+
+
+def test_a_run_that_was_killed_says_so(runs):
+    write_run(runs[0], 2.0, until=30)
+    write_outcome(runs[0], -9, "it said nothing")
+    assert read_result(runs[0]).why == "at step 30 of 40: died of signal 9: it said nothing"
+
+
 def test_states_tell_what_keeps_a_run_out_of_the_means(runs):
     finished, diverged, worse, failed, unfinished, _ = runs
     write_run(finished, 1.0)
@@ -88,6 +104,18 @@ def test_a_run_of_another_config_is_none_of_ours(runs, tmp_path):
     plain["optim"]["gone"] = 1
     (runs[0].workdir / "config.json").write_text(json.dumps(plain))
     assert "there is no option optim.gone" in read_result(runs[0]).why
+
+
+def test_a_row_that_lacks_something_is_told_and_not_raised(runs):
+    write_run(runs[0], 2.0)
+    for torn, missing in (({"step": 3}, "loss, split, tokens_seen"), ({**LOSS, "split": "train"}, "step_seconds")):
+        with open(runs[0].workdir / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(torn) + "\n")
+        assert f"the row of step 3 has no {missing}" in read_result(runs[0]).why
+        write_run(runs[0], 2.0)
+
+
+LOSS = {"step": 3, "loss": 1.0, "tokens_seen": 300}
 
 
 def test_a_row_that_is_being_written_is_not_there_yet(runs):

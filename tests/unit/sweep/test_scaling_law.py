@@ -10,6 +10,7 @@ import pytest
 from experiments.ablations import scaling
 from gptjax import config
 from gptjax.model import accounting
+from gptjax.sweep import scaling_page
 from gptjax.sweep.law import Law
 from gptjax.sweep.scaling_law import HELP, main
 from gptjax.types import UserError
@@ -106,3 +107,12 @@ def test_the_grid_spends_its_budgets_as_the_project_counts_them():
     assert len(set(spent)) == len(spent) == 19
     assert all(sum(budget == each for each, _ in spent) >= 4 for budget in scaling.BUDGETS)
     assert experiments.load("ablations/scaling").model.d_model in scaling.WIDTHS
+
+
+def test_its_colours_are_seen_on_both_pages():
+    """The contrast of WCAG, where 1 is none at all."""
+    near_black, white = (0.0086, 1.0)  # relative luminance of the pages of gptjax/sweep/page.py
+    for color in scaling_page.COLORS.colors:
+        linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)[:3]
+        luminance = linear @ [0.2126, 0.7152, 0.0722]
+        assert min((luminance + 0.05) / (near_black + 0.05), (white + 0.05) / (luminance + 0.05)) > 1.7

@@ -31,7 +31,7 @@ def write_run(folder, name, cfg=CFG, loss=2.5, last_step=20, tokenizer=BYTES):
     tokenizer.save(workdir.tokenizer)
     rows = [
         {"step": 10, "split": "valid", "tokens_seen": 5_120, "loss": 3.5},
-        {"step": last_step, "split": "train", "tokens_seen": 512 * last_step, "loss": 2.0},
+        {"step": last_step, "split": "train", "tokens_seen": 512 * last_step, "loss": 2.0, "step_seconds": 1.0},
         {"step": last_step, "split": "valid", "tokens_seen": 512 * last_step, "loss": loss},
     ]
     workdir.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -140,7 +140,13 @@ def test_nothing_that_a_law_depends_on_is_overlooked():
 
 
 def test_a_table_is_read_in_either_form_and_bad_rows_are_named(tmp_path):
-    rows = [("1e6", "2e7", "3.5"), ("2000000", "4e7", "nan"), ("3e6", "", "3.1"), ("4e6", "8e7", "-1")]
+    rows = [
+        ("1e6", "2e7", "3.5"),
+        ("2000000", "4e7", "nan"),
+        ("3e6", "", "3.1"),
+        ("4e6", "8e7", "-1"),
+        ("1e6", "2e7", "3.5"),
+    ]
     table = tmp_path / "runs.csv"
     table.write_text("﻿tokens, params, loss, who\n" + "".join(f"{D},{N},{L},me\n" for N, D, L in rows), "utf-8")
     lines = tmp_path / "runs.jsonl"
@@ -151,6 +157,7 @@ def test_a_table_is_read_in_either_form_and_bad_rows_are_named(tmp_path):
         ("line 3", "loss=nan is no positive number"),
         ("line 4", "tokens='' is no positive number"),
         ("line 5", "loss=-1.0 is no positive number"),
+        ("line 6", "it is the same as line 2"),
     ]
     found = read_file(lines)
     assert found.runs == (Run("line 1", 1e6, 2e7, 3.5),)

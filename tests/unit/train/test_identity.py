@@ -11,7 +11,8 @@ SAVED = {"seed": 0, "optim.num_steps": 100, "optim.schedule.name": "cosine", "da
 
 
 def refuse(changes, allow_change=(), saved=SAVED):
-    refuse_other_run(saved, {**SAVED, **changes}, Path("runs/x"), allow_change)
+    defaults = {"seed": 0, "data.batch_ramp": []}
+    refuse_other_run(saved, {**SAVED, **changes}, defaults, Path("runs/x"), allow_change)
 
 
 def message(*arguments, **options):
@@ -23,6 +24,11 @@ def message(*arguments, **options):
 def test_the_same_run_goes_on():
     refuse({})
     refuse({}, ["seed"])
+
+
+def test_an_option_that_came_later_had_its_default():
+    refuse({"data.batch_ramp": []})
+    assert "data.batch_ramp: [] there, [[8, 100]] here" in message({"data.batch_ramp": [[8, 100]]})
 
 
 def test_each_differing_option_is_named_with_both_values_and_its_flag():
