@@ -1,12 +1,14 @@
 """The figures of a sweep's page: loss against how far a run is, and against the position in the context."""
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from gptjax.sweep.by_option import Line
 from gptjax.sweep.by_position import profiles
 from gptjax.sweep.figure import inline, looks
 from gptjax.sweep.results import Arm, Curve, Result
@@ -62,6 +64,30 @@ def loss_curves(arms: Sequence[Arm], split: str, window: int = 1) -> str | None:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         figure.supylabel("loss (nats a token)", fontsize=10)
         return inline(figure, split)
+
+
+def loss_by_option(option: str, lines: Sequence[Line]) -> str:
+    """Returns a figure of the final loss against a number, a line for each setting of the rest.
+
+    Bars are the 95 % intervals over seeds; a dot is the lowest mean of its line.
+    """
+    with looks(option):
+        figure = Figure(figsize=(10.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for number, line in enumerate(lines):
+            estimates = line.points.values()
+            means, bars = [it.mean for it in estimates], [it.half_width or 0 for it in estimates]
+            color, dashes = style(number)
+            looks_of_line = {"color": color, "linewidth": 1.3, "elinewidth": 0.8, "dashes": dashes or (None, None)}
+            axes.errorbar(list(line.points), means, bars, **looks_of_line)
+            axes.plot(line.best, line.points[line.best].mean, "o", color=color)
+        values = [value for line in lines for value in line.points]
+        if min(values) > 0 and max(values) >= 4 * min(values):
+            axes.set_xscale("log", base=2)
+        ticks = sorted(set(values))
+        axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+        axes.set(xlabel=option, ylabel="final validation loss (nats a token)")
+        return inline(figure, re.sub(r"\W", "-", option))
 
 
 def loss_by_position(arms: Sequence[Arm]) -> str:

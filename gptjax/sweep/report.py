@@ -12,6 +12,8 @@ from typing import Any
 
 from gptjax.experiment_file import Changes
 from gptjax.sweep import plots
+from gptjax.sweep.by_option import Line
+from gptjax.sweep.by_option import lines as lines_by_option
 from gptjax.sweep.by_position import Profile, profiles
 from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
@@ -39,6 +41,10 @@ The loss at the positions below each end and from the end before on. An arm is s
 at which its loss is lower than at the end before, the 95 % interval of the fall over seeds being below zero. Other
 positions hold other tokens: rises and falls that all arms share are the text's, and no interval over seeds tells of
 them. The difference from the first arm is free of that where both have the same windows of text.
+"""
+OPTIONS = """\
+Final validation losses, and the number whose mean is lowest. Where that is the first or the last which was tried, a
+better one may lie beyond.
 """
 _MEASURED = (
     *("data.source", "data.path", "data.valid", "data.tokenizer", "data.packing"),
@@ -175,6 +181,21 @@ def _value(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def line_table(option: str, lines: Sequence[Line]) -> Table:
+    """Returns the final loss by a number, a row for each setting of the rest, with the number that does best."""
+    values = sorted({value for line in lines for value in line.points})
+    rows = [
+        [
+            line.setting or "all",
+            f"{line.best:g}{', the end of those tried' if line.is_open else ''}",
+            *(_with_interval(line.points.get(value), ".3f") for value in values),
+        ]
+        for line in lines
+    ]
+    marks = [plots.swatch(number) for number in range(len(lines))]
+    return Table(("setting", f"best {option}", *(f"{value:g}" for value in values)), rows, num_words=2, marks=marks)
+
+
 def position_table(arms: Sequence[Arm]) -> Table | None:
     """Returns the loss by position in the context and where it stops falling, or None where no arm measured it."""
     found = profiles(arms)
@@ -207,6 +228,8 @@ def _markdown(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> s
     missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
     if missing is not None:
         parts += ["## Not in the means", missing.markdown()]
+    for option, lines in lines_by_option(arms).items():
+        parts += [f"## Loss by {option}", line_table(option, lines).markdown(), OPTIONS.rstrip()]
     if positions is not None:
         parts += ["## Loss by position", positions.markdown(), POSITIONS.rstrip()]
     if options is not None:
@@ -237,6 +260,10 @@ def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         of = f", each point the mean of {window} rows" if window > 1 else ""
         parts.append(f"<h3>{title}{of}</h3>\n{curves or '<p>No run has a point yet.</p>'}")
     parts.append(f'<p class="note">{escape(CURVES)}</p>')
+    for option, lines in lines_by_option(arms).items():
+        figure = plots.loss_by_option(option, lines)
+        note = f'<p class="note">{escape(OPTIONS)}</p>'
+        parts.append(f"<h2>Loss by {escape(option)}</h2>\n{line_table(option, lines).html()}\n{figure}\n{note}")
     if positions is not None:
         figure = plots.loss_by_position(arms)
         note = f'<p class="note">{escape(POSITIONS)}</p>'
