@@ -112,7 +112,7 @@ def arm_table(arms: Sequence[Arm]) -> Table:
         )
     titles = (
         "arm",
-        "runs",
+        "finished",
         "validation loss",
         "bits a byte",
         "difference in loss",
@@ -125,7 +125,7 @@ def arm_table(arms: Sequence[Arm]) -> Table:
 
 def _finished(arm: Arm) -> str:
     diverged = sum(result.state == "diverged" for result in arm.results)
-    words = f"{len(arm.finished)} of {len(arm.results)} runs finished"
+    words = f"{len(arm.finished)} of {len(arm.results)}"
     return f"{words}, {diverged} diverged" if diverged else words
 
 
@@ -252,14 +252,6 @@ def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
     missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
     if missing is not None:
         parts.append(f'<section class="missing"><h2>Not in the means</h2>\n{missing.html()}</section>')
-    legend = "".join(f"<li>{plots.swatch(i)}{escape(arm.name)}</li>" for i, arm in enumerate(arms))
-    parts.append(f'<h2>Loss curves</h2>\n<ul class="legend">{legend}</ul>')
-    for split, title in (("valid", "Validation"), ("train", "Training")):
-        window = plots.window_for(arms, split)
-        curves = plots.loss_curves(arms, split, window)
-        of = f", each point the mean of {window} rows" if window > 1 else ""
-        parts.append(f"<h3>{title}{of}</h3>\n{curves or '<p>No run has a point yet.</p>'}")
-    parts.append(f'<p class="note">{escape(CURVES)}</p>')
     for option, lines in lines_by_option(arms).items():
         figure = plots.loss_by_option(option, lines)
         note = f'<p class="note">{escape(OPTIONS)}</p>'
@@ -268,6 +260,14 @@ def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         figure = plots.loss_by_position(arms)
         note = f'<p class="note">{escape(POSITIONS)}</p>'
         parts.append(f"<h2>Loss by position</h2>\n{positions.html()}\n{figure}\n{note}")
+    legend = "".join(f"<li>{plots.swatch(i)}{escape(arm.name)}</li>" for i, arm in enumerate(arms))
+    parts.append(f'<h2>Loss curves</h2>\n<ul class="legend">{legend}</ul>')
+    for split, title in (("valid", "Validation"), ("train", "Training")):
+        window = plots.window_for(arms, split)
+        curves = plots.loss_curves(arms, split, window)
+        of = f", each point the mean of {window} rows" if window > 1 else ""
+        parts.append(f"<h3>{title}{of}</h3>\n{curves or '<p>No run has a point yet.</p>'}")
+    parts.append(f'<p class="note">{escape(CURVES)}</p>')
     if options is not None:
         what = "<p>Options of the resolved configs, the seed apart.</p>"
         parts.append(f"<h2>What differs</h2>\n{what}\n{options.html()}")

@@ -208,7 +208,7 @@ def test_from_an_ablation_to_a_report(command_line, entry_point, text, tmp_path)
     report = (tmp_path / "runs" / "report.md").read_text()
     facts = json.loads((tmp_path / "runs" / "seed=0" / "facts.json").read_text())
     assert "2 runs: 2 finished." in report
-    assert f"| base | 2 of 2 runs finished | {sum(losses) / 2:.4f} ± " in report
+    assert f"| base | 2 of 2 | {sum(losses) / 2:.4f} ± " in report
     assert f" {facts['num_params']:,} | {6 * facts['tokens_per_step']:,} | " in report
     assert facts["flops_per_step"] > 6 * facts["tokens_per_step"] * 12 * 32**2  # four projections and an mlp
 
