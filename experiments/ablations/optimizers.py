@@ -15,6 +15,7 @@ RATES = {
     "adafactor": [2e-3, 4e-3, 8e-3],
     "muon": [2e-3, 4e-3, 8e-3],
     "soap": [2e-3, 4e-3, 8e-3],
+    "sophia": [5e-4, 1e-3, 2e-3],
     "schedule_free": [4e-3, 8e-3, 1.6e-2],
 }
 

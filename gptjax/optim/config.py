@@ -107,6 +107,7 @@ _OPTIONS = {
     "rms": _POSITIVE,
     "clip_rms": _COUNT,
     "num_iterations": _COUNT,
+    "gamma": _POSITIVE,
     "refresh_every": _COUNT,
     "max_dim": _COUNT,
     "min_factored_dim": _COUNT,

@@ -28,8 +28,9 @@ def make_schedule(cfg: OptimConfig) -> optax.Schedule:
 def make_optimizer(
     cfg: OptimConfig, params: Params, names: Any, factors: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimiser for parameters (or their shapes); its update takes the extra argument `loss`.
+    """Builds the optimiser for parameters (or their shapes).
 
+    Its update takes the extra argument `loss`, and for Sophia `gradient_at` (optim/curvature.py).
     `names` are the logical names of the parameters' dims. `factors`, a tree like the parameters' from whoever knows the
     model, multiplies each one's learning rate, decay included, beside those of the config.
     """

@@ -1,7 +1,6 @@
 """The update rules. Each turns gradients into a direction; decay and learning rate, the same for all, come after it.
 
-A rule is a function of `Parts` with options of its own, and returns a transformation of Optax. Left out is Sophia
-(arXiv 2305.14342): it differentiates the loss itself once more, and an update here sees gradients only.
+A rule is a function of `Parts` with options of its own, and returns a transformation of Optax.
 """
 
 import math
@@ -11,6 +10,7 @@ import jax
 import optax
 from optax import contrib
 
+from gptjax.optim.curvature import hutchinson
 from gptjax.optim.soap import scale_by_soap
 
 
@@ -133,6 +133,35 @@ def soap(
     return optax.chain(direction, *parts.descent)
 
 
+def sophia(
+    parts,
+    *,
+    b1: float = 0.965,
+    b2: float = 0.99,
+    eps: float = 1e-8,
+    gamma: float = 0.01,
+    refresh_every: int = 10,
+    mu_dtype: str | None = None,
+):
+    """Momentum over the Hessian's diagonal, each step clipped to 1 (Liu et al. 2023, arXiv 2305.14342: Sophia-H).
+
+    The diagonal is estimated every `refresh_every` updates, from the first micro-batch. A larger `gamma` clips more
+    rarely. peak_lr is between Lion's and AdamW's.
+    """
+    direction = contrib.sophia(
+        learning_rate=-1.0,  # which Optax's sign makes 1: the rate follows, as everywhere
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        weight_decay=0.0,
+        gamma=gamma,
+        update_interval=refresh_every,
+        hessian_diagonal_fn=hutchinson(),
+        mu_dtype=mu_dtype,
+    )
+    return optax.chain(direction, *parts.descent)
+
+
 def schedule_free(parts, *, b1: float = 0.9, b2: float = 0.95, eps: float = 1e-8, weight_lr_power: float = 2.0):
     """AdamW with an average of the iterates in place of momentum and schedule (Defazio et al. 2024, arXiv 2405.15682).
 
@@ -149,5 +178,6 @@ OPTIMIZERS = {
     "adafactor": adafactor,
     "muon": muon,
     "soap": soap,
+    "sophia": sophia,
     "schedule_free": schedule_free,
 }

@@ -21,17 +21,20 @@ def skip_nonfinite(inner: optax.GradientTransformation) -> optax.GradientTransfo
     """Leaves parameters and state alone where the loss or the gradient norm is not finite, and counts it.
 
     `optax.apply_if_finite` applies the bad update once its limit is reached; here the caller stops the run instead.
-    Update takes `loss` as an extra argument. A skipped update does not advance the schedule.
+    Update takes `loss` as an extra argument, and others for the wrapped one. A skipped update does not advance the
+    schedule.
     """
 
     def init(params):
         return SkipState(inner.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def update(grads, state, params=None, *, loss):
+    inner = optax.with_extra_args_support(inner)
+
+    def update(grads, state, params=None, *, loss, **extra):
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
 
         def apply():
-            return inner.update(grads, state.inner, params)
+            return inner.update(grads, state.inner, params, **extra)
 
         def skip():
             return jax.tree.map(jnp.zeros_like, grads), state.inner
@@ -51,7 +54,7 @@ class AverageState(NamedTuple):
     count: jax.Array
 
 
-def average_params(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformation:
+def average_params(inner: optax.GradientTransformation, decay: float) -> optax.GradientTransformationExtraArgs:
     """Keeps the exponential average of the parameters as they are after each update, without bias at any time.
 
     The weights are those of a bias-corrected average from zero, (1 - decay) decay^age over their sum, so the initial
@@ -63,15 +66,17 @@ def average_params(inner: optax.GradientTransformation, decay: float) -> optax.G
         average = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
         return AverageState(inner.init(params), average, jnp.zeros((), jnp.int32))
 
-    def update(grads, state, params=None):
-        updates, inner_state = inner.update(grads, state.inner, params)
+    inner = optax.with_extra_args_support(inner)
+
+    def update(grads, state, params=None, **extra):
+        updates, inner_state = inner.update(grads, state.inner, params, **extra)
         count = optax.safe_increment(state.count)
         rate = (1 - decay) / (1 - jnp.float32(decay) ** count)
         after = optax.apply_updates(params, updates)
         average = jax.tree.map(lambda mean, p: mean + rate * (p - mean), state.average, after)
         return updates, AverageState(inner_state, average, count)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def scale_each(factors: Any) -> optax.GradientTransformation:

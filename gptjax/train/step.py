@@ -58,7 +58,15 @@ def make_train_step(
             grads, metrics = accumulated(state.params, batch, state.step, num_parts)
         loss_sum, count = metrics["loss"]
         grads = jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
-        updates, opt_state = tx.update(grads, state.opt_state, state.params, loss=loss_sum)
+
+        def gradient_at(params: Params) -> Params:
+            """For rules that differentiate once more: of the first micro-batch, as a mean over its tokens."""
+            part = jax.tree.map(lambda x: x[::num_parts], batch)
+            grads, metrics = sums(params, part, state.step, 0)
+            return jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"][1], 1), grads)
+
+        extra = {"loss": loss_sum, "gradient_at": gradient_at}
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
         params = optax.apply_updates(state.params, updates)
         before = skips(state.opt_state)
         after = skips(opt_state)

@@ -114,3 +114,25 @@ def test_group_norms_add_up_to_the_norm():
     norms = group_norms(tree)
     assert set(norms) == {"blocks/mlp", "blocks/norm", "head"}
     np.testing.assert_allclose(sum(n**2 for n in norms.values()), optax.tree.norm(tree) ** 2, rtol=1e-6)
+
+
+def test_a_rule_may_differentiate_the_loss_of_the_first_micro_batch_again():
+    """Rows 0, 2, 4 ... of two micro-batches, as a mean over their own tokens."""
+    data, seen = batch(), {}
+
+    def update(grads, state, params, *, gradient_at):
+        seen["gradient"] = gradient_at(params)
+        return grads, state
+
+    looks = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    params = {"table": jax.random.normal(jax.random.key(0), (V, V))}
+    state = TrainState(jnp.zeros((), jnp.int32), params, skip_nonfinite(looks).init(params))
+    names = {"table": (None, None)}
+    step = make_train_step(
+        loss_fn, skip_nonfinite(looks), optax.constant_schedule(0.5), layout(), names, lambda batch_size: 2
+    )
+    with jax.disable_jit():
+        step(state, data)
+    part = jax.tree.map(lambda x: x[::2], data)
+    expected = jax.grad(lambda p: loss_fn(p, part, 0, 0)[0] / part.loss_mask_BT.sum())(params)
+    np.testing.assert_allclose(seen["gradient"]["table"], expected["table"], rtol=1e-5, atol=1e-7)
