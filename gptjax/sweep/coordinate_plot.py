@@ -17,7 +17,8 @@ def draw(found: Coordinates) -> str:
 
 def _panels(found: Coordinates) -> Figure:
     figure = Figure(figsize=(3.6 * len(found.sizes), 3.8), layout="constrained")
-    for axes, (name, sizes) in zip(figure.subplots(1, len(found.sizes)), found.sizes.items(), strict=True):
+    panels = figure.subplots(1, len(found.sizes), squeeze=False)[0]
+    for axes, (name, sizes) in zip(panels, found.sizes.items(), strict=True):
         num_steps, num_layers = sizes.shape[1:]
         for step in range(num_steps):
             for layer in range(num_layers):

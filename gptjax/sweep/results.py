@@ -20,7 +20,7 @@ from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import UserError
 
 OUTCOME = "outcome.json"
-STATES = ("finished", "diverged", "failed", "unfinished", "not started", "another run")
+STATES = ("finished", "diverged", "failed", "unfinished", "not started", "another run", "unreadable")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def read_result(run: Run) -> Result:
         differing = _differences(saved, run)
         rows = read_rows(workdir.metrics)
     except UserError as error:
-        return Result(run, "another run", str(error))
+        return Result(run, "unreadable", str(error))
     if differing:
         return Result(run, "another run", f"its config.json differs from this command's config: {'; '.join(differing)}")
     state, why = _state(run, rows, outcome)
