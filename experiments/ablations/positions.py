@@ -2,9 +2,8 @@
 
 Run:      python -m gptjax.sweep --config=experiments/ablations/positions.py --run --parallel=2
           the same with --report writes runs/positions/report.html
-Hardware: any CPU; a run takes about 45 seconds of processor time; all took 16 minutes on two shared cores
-Expect:   validation losses, in nats a byte, of 1.76 ± 0.01 rotary, 2.19 ± 0.29 learned, 2.26 ± 0.00 none and
-          2.88 ± 0.27 sinusoidal
+Hardware: any CPU; about 45 seconds of processor time a run
+Expect:   on Shakespeare 1.97 nats a byte with rotary, 2.06 ALiBi, 2.28 learned and T5's, 2.42 none, 3.34 sinusoidal
 """
 
 from experiments import base, corpora
