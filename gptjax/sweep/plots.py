@@ -110,7 +110,7 @@ def loss_by_position(arms: Sequence[Arm]) -> str:
                 bars = [it.half_width or 0 for _, it in known]
                 line = {"color": color, "linewidth": 1.3, "marker": "o", "markersize": 2.8, "elinewidth": 0.8}
                 axes.errorbar(ends, means, bars, dashes=dashes or (None, None), **line)
-        for axes, label in zip(panels, ("loss (nats a token)", f"less that of {arms[0].name}"), strict=True):
+        for axes, label in zip(panels, ("loss (nats a token)", "difference from the first arm"), strict=True):
             axes.set(xlabel="tokens of context, up to", ylabel=label)
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:,.0f}")
