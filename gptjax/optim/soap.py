@@ -1,8 +1,8 @@
 """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv 2409.11321).
 
-The decompositions are not split: each device gathers a side's matrix and decomposes all of it. With as many virtual CPU
-devices as XLA has threads (the larger of devices and cores) a step never ends: each device that waits for the others
-holds a thread, and none is left for a decomposition. Half as many devices were fine, as is one.
+The decompositions are not split: each device gathers a side's matrix and decomposes all of it, one layer after the
+other. On CPUs a call for a stack of matrices shares it out to XLA's threads, holds one and waits for the others: where
+such calls hold all threads, they wait for ever, as two did on two cores, or one on each of eight virtual devices.
 
 Shapes: N stacked matrices, I inputs, O outputs, S either, J and P inputs and outputs in the eigenbases.
 """
@@ -87,7 +87,9 @@ def _begin(g, mu, nu, left, right, left_basis, right_basis, matrix):
     """Finds the eigenvectors of the first gradient's products; the update is zero."""
     del left_basis, right_basis
     grams = _grams(g, matrix, (left, right))
-    bases = jax.tree.map(lambda gram: jnp.linalg.eigh(_square(gram))[1].reshape(gram.shape), grams)
+    bases = jax.tree.map(
+        lambda gram: jax.lax.map(lambda x_SS: jnp.linalg.eigh(x_SS)[1], _square(gram)).reshape(gram.shape), grams
+    )
     return jnp.zeros_like(g), mu, nu, *grams, *bases
 
 
@@ -106,7 +108,8 @@ def _go_on(g, mu, nu, left, right, left_basis, right_basis, matrix, *, count, b1
 
 def _power_iteration(gram, basis):
     """Turns a basis one step nearer to the eigenvectors, in the shape in which the state keeps it."""
-    return jnp.linalg.qr(_einsum("nij,njk->nik", _square(gram), _square(basis)))[0].reshape(basis.shape)
+    turned_NSS = _einsum("nij,njk->nik", _square(gram), _square(basis))
+    return jax.lax.map(lambda x_SS: jnp.linalg.qr(x_SS)[0], turned_NSS).reshape(basis.shape)
 
 
 def _square(x):

@@ -117,16 +117,11 @@ def test_it_minimises(name):
     [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("muon", "soap"))) for name in OPTIMIZERS],
 )
 def test_the_mesh_changes_rounding_only(name):
-    """Matrices are split over devices, along both of their sides, and so is all that belongs to them.
-
-    There are eight of them, but four for SOAP, whose decompositions need threads that wait for no device
-    (optim/soap.py).
-    """
+    """Matrices are split over eight devices, along both of their sides, and so is all that belongs to them."""
     # After one gradient the longer side of a matrix has eigenvalues of 0, and any basis will do for those.
     options = {"max_dim": 16} if name == "soap" else {}
     tx = make_optimizer(config(name, options, peak_lr=1.0), some(SHAPES), some(NAMES))
-    devices = jax.devices()[: 4 if name == "soap" else 8]
-    layout = Layout(make_mesh(MeshConfig(fsdp=len(devices) // 2, tensor=2), devices), "fsdp_tp")
+    layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")
     abstract = abstract_state(some(SHAPES), some(NAMES), tx, layout)
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
