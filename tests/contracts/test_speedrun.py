@@ -10,7 +10,7 @@ FILE = open_experiment(str(experiments.FOLDER / "speedrun.py"))
 
 
 def test_at_twelve_layers_it_is_the_smallest_gpt3():
-    """GPT-3's shape and decay; its batch was twice as large, its learning rate a third (arXiv 2005.14165, table 2.1)."""
+    """GPT-3's shape and decay; its batch was twice as large, its rate a third (arXiv 2005.14165, table 2.1)."""
     cfg = FILE.read([("depth", "12")])
     assert (cfg.model.d_model, cfg.model.num_heads, cfg.optim.weight_decay) == (768, 12, 0.1)
     assert 2**17 <= cfg.data.batch_size * cfg.model.seq_len <= 2**19
