@@ -3,12 +3,13 @@
 Computes; knows nothing of how a report looks.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from gptjax.sweep.results import Arm, Estimate, Result, estimate
 
+MARGIN = 0.02
+"""What is less counts as no improvement: other positions hold other tokens, so that losses differ all the same."""
 _PREFIX = "loss_by_position/"
 
 
@@ -16,12 +17,15 @@ class Profile(NamedTuple):
     """An arm's losses at the positions below each of `ends`, and from the end before on."""
 
     ends: Sequence[int]
-    losses: Sequence[Estimate | None]
+    losses: Sequence[Estimate]
     differences: Sequence[Estimate | None]
     """From the first arm, by pairs of the same seed."""
-    last_fall: int | None
-    """The last end at which the loss is lower than at the end before: the 95 % interval of the fall, over seeds, is
-    below zero. None where there is no such end, or one seed only."""
+
+    @property
+    def settled(self) -> int:
+        """The first end after which no mean loss is lower by more than MARGIN of it."""
+        means = [loss.mean for loss in self.losses]
+        return next(end for i, end in enumerate(self.ends) if min(means[i:]) >= (1 - MARGIN) * means[i])
 
 
 def profiles(arms: Sequence[Arm]) -> dict[str, Profile]:
@@ -34,17 +38,18 @@ def profiles(arms: Sequence[Arm]) -> dict[str, Profile]:
             continue
         baseline = {result.seed: _losses(result) for result in arms[0].finished}
         shared = [seed for seed in losses if seed in baseline]
-        falls = {
-            end: estimate([each[end] - each[before] for each in losses.values()])
-            for before, end in itertools.pairwise(ends)
-        }
         found[arm.name] = Profile(
             ends,
-            [estimate([each[end] for each in losses.values()]) for end in ends],
+            [_mean([each[end] for each in losses.values()]) for end in ends],
             [estimate([losses[s][end] - baseline[s][end] for s in shared if end in baseline[s]]) for end in ends],
-            max((end for end, fall in falls.items() if _is_below_zero(fall)), default=None),
         )
     return found
+
+
+def _mean(losses: Sequence[float]) -> Estimate:
+    mean = estimate(losses)
+    assert mean is not None, "an arm with a profile has a run that finished"
+    return mean
 
 
 def _losses(result: Result) -> dict[int, float]:
@@ -54,7 +59,3 @@ def _losses(result: Result) -> dict[int, float]:
         for name, loss in row.items()
         if name.startswith(_PREFIX) and loss is not None
     }
-
-
-def _is_below_zero(fall: Estimate | None) -> bool:
-    return fall is not None and fall.half_width is not None and fall.mean + fall.half_width < 0

@@ -14,7 +14,7 @@ from gptjax.experiment_file import Changes
 from gptjax.sweep import plots
 from gptjax.sweep.by_option import Line
 from gptjax.sweep.by_option import lines as lines_by_option
-from gptjax.sweep.by_position import Profile, profiles
+from gptjax.sweep.by_position import profiles
 from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
 from gptjax.sweep.runs import Run
@@ -37,10 +37,10 @@ curve, and a run that diverges may go out by the top. FLOPs are those of the mod
 training time is that of the steps alone, without compilation, evaluations and checkpoints, beside whatever else ran.
 """
 POSITIONS = """\
-The loss at the positions below each end and from the end before on. An arm is said to stop improving after the last end
-at which its loss is lower than at the end before, the 95 % interval of the fall over seeds being below zero. Other
-positions hold other tokens: rises and falls that all arms share are the text's, and no interval over seeds tells of
-them. The difference from the first arm is free of that where both have the same windows of text.
+The loss at the positions below each end and from the end before on. An arm stops improving at the first end after which
+no mean is lower by more than 2 %. Other positions hold other tokens: small rises and falls that all arms share are the
+text's, and no interval over seeds tells of them. The difference from the first arm is free of that where both have the
+same windows of text.
 """
 OPTIONS = """\
 Final validation losses, and the number whose mean is lowest. Where that is the first or the last which was tried, a
@@ -206,15 +206,11 @@ def position_table(arms: Sequence[Arm]) -> Table | None:
     for name, profile in found.items():
         losses = dict(zip(profile.ends, profile.losses, strict=True))
         cells = [_with_interval(losses.get(end), ".3f") for end in ends]
-        rows.append([name, _last_fall(profile), *cells])
+        rows.append(
+            [name, f"{'not before' if profile.settled == profile.ends[-1] else 'at'} {profile.settled}", *cells]
+        )
     marks = [plots.swatch(number) for number, arm in enumerate(arms) if arm.name in found]
     return Table(("arm", "stops improving", *(f"below {end}" for end in ends)), rows, num_words=2, marks=marks)
-
-
-def _last_fall(profile: Profile) -> str:
-    if profile.last_fall is None:
-        return "-"
-    return f"{'not before' if profile.last_fall == profile.ends[-1] else 'after'} {profile.last_fall}"
 
 
 # ---- the two pages
