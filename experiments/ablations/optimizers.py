@@ -2,8 +2,9 @@
 
 Run:      python -m gptjax.sweep --config=experiments/ablations/optimizers.py --run --parallel=2
           the same with --report writes runs/optimizers/report.html
-Hardware: any CPU; about a minute a run on two cores, SOAP two
-Expect:   not run yet
+Hardware: any CPU; half a minute a run, two at a time on two cores; Sophia one, SOAP two
+Expect:   at the best of its rates, in nats a byte of Shakespeare: Muon 1.86, SOAP 1.97, AdamW 2.07, schedule-free 2.08,
+          Lion 2.18, Adafactor 2.18, Sophia 2.29
 """
 
 from experiments.ablations import positions
