@@ -44,7 +44,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
         done = checkpoints.latest()
         if done is not None:
-            refuse_other(experiment, checkpoints, done, workdir.path, allow_change)
+            refuse_foreign_checkpoint(experiment, checkpoints, done, workdir.path, allow_change)
             if done >= cfg.optim.num_steps:
                 display.say(f"done at step {done}: {workdir.path}")
                 return 0
@@ -87,7 +87,7 @@ def initialize(
     # 2. everything of another run
     if cfg.resume_from is not None:
         other, step = open_checkpoint(Workdir(cfg.resume_from), "latest")
-        refuse_other(experiment, other, step, Path(cfg.resume_from), allow_change)
+        refuse_foreign_checkpoint(experiment, other, step, Path(cfg.resume_from), allow_change)
         if step > (num_steps := experiment.cfg.optim.num_steps):
             raise UserError(f"{cfg.resume_from} is at step {step}, beyond optim.num_steps={num_steps}; raise it")
         state, cursor = other.restore(step, experiment.abstract)
@@ -104,7 +104,7 @@ def initialize(
     return create_state(experiment.init_params, experiment.tx, key, experiment.abstract), 0
 
 
-def refuse_other(
+def refuse_foreign_checkpoint(
     experiment: Experiment, checkpoints: Checkpoints, step: int, path: Path, allow_change: Sequence[str]
 ) -> None:
     """Raises UserError where a checkpoint belongs to another run; options in `allow_change` may differ."""
@@ -240,7 +240,7 @@ def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> i
     checkpoints, step = open_checkpoint(workdir, "latest")
     experiment = build(cfg)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
-    refuse_other(experiment, checkpoints, step, workdir.path, allow_change)
+    refuse_foreign_checkpoint(experiment, checkpoints, step, workdir.path, allow_change)
     means = experiment.evaluate(checkpoints.restore_params(step, experiment.abstract.params))
     windows = cfg.evaluation.num_windows
     what = "the whole validation split" if windows is None else f"the first {windows} windows of the validation split"

@@ -24,9 +24,7 @@ ARMS = [
 
 
 def get_config():
-    config = positions.get_config()
-    config.model.positions = {"name": "rotary"}
-    return config
+    return positions.get_config()
 
 
 def sweep():

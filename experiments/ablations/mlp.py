@@ -13,9 +13,7 @@ WIDTHS = {"gelu": 512, "relu": 512, "relu2": 512, "swiglu": 341, "geglu": 341}
 
 
 def get_config():
-    config = positions.get_config()
-    config.model.positions = {"name": "rotary"}
-    return config
+    return positions.get_config()
 
 
 def sweep():

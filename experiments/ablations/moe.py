@@ -23,7 +23,6 @@ ARMS = [
 
 def get_config():
     config = positions.get_config()
-    config.model.positions = {"name": "rotary"}
     config.model.use_bias = False
     config.model.d_ff = 512
     config.optim.update(num_steps=150, warmup_steps=15)

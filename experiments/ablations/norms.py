@@ -14,9 +14,7 @@ from gptjax.sweep.expand import cross, grid, seeds
 
 
 def get_config():
-    config = positions.get_config()
-    config.model.positions = {"name": "rotary"}
-    return config
+    return positions.get_config()
 
 
 def sweep():

@@ -23,7 +23,6 @@ RATES = {
 
 def get_config():
     config = positions.get_config()
-    config.model.positions = {"name": "rotary"}
     config.optim.update(num_steps=200, warmup_steps=20)
     return config
 

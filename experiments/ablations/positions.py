@@ -14,6 +14,7 @@ from gptjax.sweep.expand import cross, grid, names, seeds
 def get_config():
     config = base.get_config()
     config.model.update(num_layers=2, num_heads=4, d_model=128, seq_len=128, scan_layers=False)
+    config.model.positions = {"name": "rotary"}  # what other ablations, which start from this one, go on with
     config.data.path = corpora.shakespeare()
     config.data.tokenizer = {"name": "byte"}
     config.data.batch_size = 16

@@ -14,7 +14,7 @@ from gptjax.sweep.expand import cross, grid, seeds
 
 def get_config():
     config = positions.get_config()
-    config.model.update(positions={"name": "rotary"}, d_model=64, num_heads=2, seq_len=64)
+    config.model.update(d_model=64, num_heads=2, seq_len=64)
     config.optim.update(num_steps=150, warmup_steps=15)
     return config
 

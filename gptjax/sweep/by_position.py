@@ -17,14 +17,14 @@ class Profile(NamedTuple):
     """An arm's losses at the positions below each of `ends`, and from the end before on."""
 
     ends: Sequence[int]
-    losses: Sequence[Estimate]
+    losses: Sequence[Estimate | None]
     differences: Sequence[Estimate | None]
     """From the first arm, by pairs of the same seed."""
 
     @property
     def settled(self) -> int:
         """The first end after which no mean loss is lower by more than MARGIN of it."""
-        means = [loss.mean for loss in self.losses]
+        means = [loss.mean for loss in self.losses if loss is not None]  # each is of a run or more
         return next(end for i, end in enumerate(self.ends) if min(means[i:]) >= (1 - MARGIN) * means[i])
 
 
@@ -40,16 +40,10 @@ def profiles(arms: Sequence[Arm]) -> dict[str, Profile]:
         shared = [seed for seed in losses if seed in baseline]
         found[arm.name] = Profile(
             ends,
-            [_mean([each[end] for each in losses.values()]) for end in ends],
+            [estimate([each[end] for each in losses.values()]) for end in ends],
             [estimate([losses[s][end] - baseline[s][end] for s in shared if end in baseline[s]]) for end in ends],
         )
     return found
-
-
-def _mean(losses: Sequence[float]) -> Estimate:
-    mean = estimate(losses)
-    assert mean is not None, "an arm with a profile has a run that finished"
-    return mean
 
 
 def _losses(result: Result) -> dict[int, float]:

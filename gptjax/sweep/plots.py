@@ -2,16 +2,18 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from gptjax.sweep.by_option import Line
-from gptjax.sweep.by_position import profiles
+from gptjax.sweep.by_position import Profile
 from gptjax.sweep.figure import inline, looks
-from gptjax.sweep.results import Arm, Curve, Result
+from gptjax.sweep.results import Arm, Curve, Estimate, Result
 
 # After Okabe and Ito, whose colours all kinds of eyes tell apart; the blue is lighter, since the page may be dark.
 COLORS = ("#2b8cd6", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#8c6bd6")
@@ -75,12 +77,8 @@ def loss_by_option(option: str, lines: Sequence[Line]) -> str:
         figure = Figure(figsize=(10.4, 4.2), layout="constrained")
         axes = figure.subplots()
         for number, line in enumerate(lines):
-            estimates = line.points.values()
-            means, bars = [it.mean for it in estimates], [it.half_width or 0 for it in estimates]
-            color, dashes = style(number)
-            looks_of_line = {"color": color, "linewidth": 1.3, "elinewidth": 0.8, "dashes": dashes or (None, None)}
-            axes.errorbar(list(line.points), means, bars, **looks_of_line)
-            axes.plot(line.best, line.points[line.best].mean, "o", color=color)
+            _bars(axes, line.points, number)
+            axes.plot(line.best, line.points[line.best].mean, "o", color=style(number)[0])
         values = [value for line in lines for value in line.points]
         if min(values) > 0 and max(values) >= 4 * min(values):
             axes.set_xscale("log", base=2)
@@ -90,12 +88,21 @@ def loss_by_option(option: str, lines: Sequence[Line]) -> str:
         return inline(figure, re.sub(r"\W", "-", option))
 
 
-def loss_by_position(arms: Sequence[Arm]) -> str:
+def _bars(axes: Axes, points: Mapping[float, Estimate | None], number: int, **looks_of_line: Any) -> None:
+    """Draws means with their intervals in the colour of an arm by its number."""
+    known = {x: it for x, it in points.items() if it is not None}
+    color, dashes = style(number)
+    line = {"color": color, "linewidth": 1.3, "elinewidth": 0.8, "dashes": dashes or (None, None), **looks_of_line}
+    axes.errorbar(
+        list(known), [it.mean for it in known.values()], [it.half_width or 0 for it in known.values()], **line
+    )
+
+
+def loss_by_position(arms: Sequence[Arm], found: Mapping[str, Profile]) -> str:
     """Returns a figure of two panels: the loss against the position in the context, and what it differs by.
 
     Bars are the 95 % intervals over seeds.
     """
-    found = profiles(arms)
     with looks("positions"):
         figure = Figure(figsize=(10.4, 3.8), layout="constrained")
         panels = figure.subplots(1, 2)
@@ -103,13 +110,8 @@ def loss_by_position(arms: Sequence[Arm]) -> str:
             if arm.name not in found:
                 continue
             profile = found[arm.name]
-            color, dashes = style(number)
             for axes, estimates in zip(panels, (profile.losses, profile.differences), strict=True):
-                known = [(end, it) for end, it in zip(profile.ends, estimates, strict=True) if it is not None]
-                ends, means = [end for end, _ in known], [it.mean for _, it in known]
-                bars = [it.half_width or 0 for _, it in known]
-                line = {"color": color, "linewidth": 1.3, "marker": "o", "markersize": 2.8, "elinewidth": 0.8}
-                axes.errorbar(ends, means, bars, dashes=dashes or (None, None), **line)
+                _bars(axes, dict(zip(profile.ends, estimates, strict=True)), number, marker="o", markersize=2.8)
         for axes, label in zip(panels, ("loss (nats a token)", "difference from the first arm"), strict=True):
             axes.set(xlabel="tokens of context, up to", ylabel=label)
             axes.set_xscale("log", base=2)

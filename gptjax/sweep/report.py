@@ -5,16 +5,16 @@ Nothing is averaged in silence: each row says how many of its runs finished, and
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gptjax.experiment_file import Changes
 from gptjax.sweep import plots
 from gptjax.sweep.by_option import Line
 from gptjax.sweep.by_option import lines as lines_by_option
-from gptjax.sweep.by_position import profiles
+from gptjax.sweep.by_position import Profile, profiles
 from gptjax.sweep.page import page
 from gptjax.sweep.results import STATES, Arm, Estimate, Result, differing_options, group, read_result
 from gptjax.sweep.runs import Run
@@ -59,8 +59,8 @@ def write_report(config: str, runs: Sequence[Run], folder: Path, changes: Change
         folder.mkdir(parents=True, exist_ok=True)
     results = [read_result(run) for run in runs]
     arms = group(results)
-    command = _command(config, changes, folder)
-    pages = {"report.html": _html(command, arms, results), "report.md": _markdown(command, arms, results)}
+    content = (_command(config, changes, folder), arms, results, findings(arms))
+    pages = {"report.html": _html(*content), "report.md": _markdown(*content)}
     for name, text in pages.items():
         write_atomically(folder / name, text)
     return [folder / name for name in pages]
@@ -196,45 +196,60 @@ def line_table(option: str, lines: Sequence[Line]) -> Table:
     return Table(("setting", f"best {option}", *(f"{value:g}" for value in values)), rows, num_words=2, marks=marks)
 
 
-def position_table(arms: Sequence[Arm]) -> Table | None:
-    """Returns the loss by position in the context and where it stops falling, or None where no arm measured it."""
-    found = profiles(arms)
-    if not found:
-        return None
+def position_table(arms: Sequence[Arm], found: Mapping[str, Profile]) -> Table:
+    """Returns the loss by position in the context, and where it stops falling, of the arms that measured it."""
     ends = sorted({end for profile in found.values() for end in profile.ends})
     rows = []
     for name, profile in found.items():
         losses = dict(zip(profile.ends, profile.losses, strict=True))
         cells = [_with_interval(losses.get(end), ".3f") for end in ends]
-        rows.append(
-            [name, f"{'not before' if profile.settled == profile.ends[-1] else 'at'} {profile.settled}", *cells]
-        )
+        stops = f"{'not before' if profile.settled == profile.ends[-1] else 'at'} {profile.settled}"
+        rows.append([name, stops, *cells])
     marks = [plots.swatch(number) for number, arm in enumerate(arms) if arm.name in found]
     return Table(("arm", "stops improving", *(f"below {end}" for end in ends)), rows, num_words=2, marks=marks)
+
+
+class Finding(NamedTuple):
+    """A section that only some sweeps have."""
+
+    title: str
+    table: Table
+    figure: str
+    note: str
+
+
+def findings(arms: Sequence[Arm]) -> list[Finding]:
+    """Returns the loss by each number that is varied, and by the position in the context where it was measured."""
+    found = [
+        Finding(f"Loss by {option}", line_table(option, lines), plots.loss_by_option(option, lines), OPTIONS)
+        for option, lines in lines_by_option(arms).items()
+    ]
+    if by_position := profiles(arms):
+        table, figure = position_table(arms, by_position), plots.loss_by_position(arms, by_position)
+        found.append(Finding("Loss by position", table, figure, POSITIONS))
+    return found
 
 
 # ---- the two pages
 
 
-def _markdown(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+def _markdown(command: str, arms: Sequence[Arm], results: Sequence[Result], found: Sequence[Finding]) -> str:
     folder = results[0].run.workdir.parent
     parts = [f"# {folder.name}", _summary(results), f"```\n{command}\n```"]
     caution = _caution(arms)
     parts += ["## Results", *([f"**{caution}**"] if caution else []), arm_table(arms).markdown(), NOTES.rstrip()]
-    missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
+    missing, options = missing_table(results), option_table(arms)
     if missing is not None:
         parts += ["## Not in the means", missing.markdown()]
-    for option, lines in lines_by_option(arms).items():
-        parts += [f"## Loss by {option}", line_table(option, lines).markdown(), OPTIONS.rstrip()]
-    if positions is not None:
-        parts += ["## Loss by position", positions.markdown(), POSITIONS.rstrip()]
+    for finding in found:
+        parts += [f"## {finding.title}", finding.table.markdown(), finding.note.rstrip()]
     if options is not None:
         parts += ["## What differs", options.markdown()]
     parts += ["## Runs", run_table(results).markdown(), "Loss curves are in report.html."]
     return "\n\n".join(parts) + "\n"
 
 
-def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
+def _html(command: str, arms: Sequence[Arm], results: Sequence[Result], found: Sequence[Finding]) -> str:
     folder = results[0].run.workdir.parent
     parts = [
         f"<h1>{escape(folder.name)}</h1>",
@@ -245,17 +260,12 @@ def _html(command: str, arms: Sequence[Arm], results: Sequence[Result]) -> str:
         arm_table(arms).html(),
         f'<p class="note">{escape(NOTES)}</p>',
     ]
-    missing, options, positions = missing_table(results), option_table(arms), position_table(arms)
+    missing, options = missing_table(results), option_table(arms)
     if missing is not None:
         parts.append(f'<section class="missing"><h2>Not in the means</h2>\n{missing.html()}</section>')
-    for option, lines in lines_by_option(arms).items():
-        figure = plots.loss_by_option(option, lines)
-        note = f'<p class="note">{escape(OPTIONS)}</p>'
-        parts.append(f"<h2>Loss by {escape(option)}</h2>\n{line_table(option, lines).html()}\n{figure}\n{note}")
-    if positions is not None:
-        figure = plots.loss_by_position(arms)
-        note = f'<p class="note">{escape(POSITIONS)}</p>'
-        parts.append(f"<h2>Loss by position</h2>\n{positions.html()}\n{figure}\n{note}")
+    for finding in found:
+        note = f'<p class="note">{escape(finding.note)}</p>'
+        parts.append(f"<h2>{escape(finding.title)}</h2>\n{finding.table.html()}\n{finding.figure}\n{note}")
     legend = "".join(f"<li>{plots.swatch(i)}{escape(arm.name)}</li>" for i, arm in enumerate(arms))
     parts.append(f'<h2>Loss curves</h2>\n<ul class="legend">{legend}</ul>')
     for split, title in (("valid", "Validation"), ("train", "Training")):

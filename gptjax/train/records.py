@@ -50,13 +50,12 @@ class Records:
             "batch_checksum": int(metrics["batch_checksum"][0]),
             "skipped_steps": int(metrics["skipped_steps"][0]),
         }
-        self._write(row, {**_parts(means), **{f"param_norm/{name}": float(norm) for name, norm in norms.items()}})
+        parts = {name: mean for name, mean in means.items() if "/" in name}  # of one layer, expert or group
+        self._write(row, {**parts, **{f"param_norm/{name}": float(norm) for name, norm in norms.items()}})
 
     def valid_row(self, step: int, tokens_seen: int, means: Mapping[str, float | None]) -> None:
-        """Writes the row of an evaluation; parts of metrics go to TensorBoard alone, but for the loss by position."""
-        also = {name: mean for name, mean in _parts(means).items() if not name.startswith("loss_by_position/")}
-        whole = {name: mean for name, mean in means.items() if name not in also}
-        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **whole}, also)
+        """Writes the row of an evaluation, with all that was measured: there are few of them."""
+        self._write({"step": step, "split": "valid", "tokens_seen": tokens_seen, **means}, {})
 
     def _write(self, row: Mapping[str, Any], also: Mapping[str, float | None]) -> None:
         if not is_primary():
@@ -77,8 +76,3 @@ class Records:
         """Forces everything to disk."""
         if is_primary():
             self._metrics.sync()
-
-
-def _parts(means: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Returns the metrics of one layer, expert or group of parameters, whose names have a slash."""
-    return {name: mean for name, mean in means.items() if "/" in name}

@@ -47,7 +47,8 @@ def test_an_arm_that_falls_to_the_end_of_its_own_context_has_not_stopped(tmp_pat
     first, *others = make_runs(tmp_path, 'cross([{}, {"model.seq_len": 4}], seeds(2))')
     for run in (first, *others):
         write(run, *(4.0, 3.0, 2.0, 1.0)[: 3 if run.cfg.model.seq_len == 4 else 4])
-    _, shorter = position_table(group([read_result(run) for run in (first, *others)])).rows
+    arms = group([read_result(run) for run in (first, *others)])
+    _, shorter = position_table(arms, profiles(arms)).rows
     assert (shorter[:2], shorter[-1]) == (["model.seq_len=4", "not before 4"], "-")
 
 
@@ -56,7 +57,8 @@ def test_the_page_has_a_table_and_a_figure_of_it(runs):
     assert "| arm | stops improving | below 1 | below 2 | below 4 | below 8 |" in markdown
     assert "| model.norm=rmsnorm | at 2 | 4.000 ± 0.248 | 3.500 ± 0.248 |" in markdown
     assert "| model.norm=layernorm | not before 8 | 4.000 ± 0.248 |" in markdown
-    figure = plots.loss_by_position(group([read_result(run) for run in runs]))
+    arms = group([read_result(run) for run in runs])
+    figure = plots.loss_by_position(arms, profiles(arms))
     assert figure in page
     assert {plots.style(0)[0], plots.style(1)[0]} <= set(re.findall(r"stroke: (#\w{6})", figure))
 

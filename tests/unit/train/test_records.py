@@ -58,10 +58,10 @@ def test_train_rows_have_every_field_and_unknown_ones_are_null(tmp_path):
     assert valid == {"step": 1, "split": "valid", "tokens_seen": 4, "loss": 2.5, "bits_per_byte": None}
 
 
-def test_reports_find_the_loss_by_position_in_the_row_of_an_evaluation(tmp_path):
-    workdir, means = Workdir(tmp_path), {"loss": 2.5, "loss_by_position/1": 3.0, "loss_by_position/2": 2.0}
+def test_reports_find_all_that_was_measured_in_the_row_of_an_evaluation(tmp_path):
+    workdir, means = Workdir(tmp_path), {"loss": 2.5, "loss_by_position/1": 3.0, "experts/load_0": 0.5}
     with Display(workdir.log) as display, Records(workdir, display, 0, 10) as records:
-        records.valid_row(1, 4, {**means, "expert_share/0": 0.5})
+        records.valid_row(1, 4, means)
     assert json.loads(workdir.metrics.read_text()) == {"step": 1, "split": "valid", "tokens_seen": 4, **means}
 
 
