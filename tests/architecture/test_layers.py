@@ -65,6 +65,10 @@ WALLS = {
     "tensorboard": ("gptjax/train/writer.py",),
     "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
+    "sacrebleu": ("gptjax/tasks/text_scores.py",),
+    "rouge_score": ("gptjax/tasks/text_scores.py",),
+    "sklearn": (),
+    "seqeval": (),
     "transformers": (),
     "torch": (),
     "tensorflow": (),
@@ -116,6 +120,15 @@ def test_leaf_configs_import_no_framework():
     for path in (ROOT / "gptjax").rglob("*/config.py"):
         tops = {name.split(".")[0] for name in imports(path)}
         assert not tops & {"jax", "flax", "grain", "optax", "orbax"}, path
+
+
+def test_formats_and_scores_need_no_framework():
+    """Files of predictions are scored without jax."""
+    data = [ROOT / f"gptjax/data/{name}.py" for name in ("text", "lines", "rows", "records", "conll", "propbank")]
+    names = ("spans", "perplexity", "scores", "label_scores", "span_scores", "text_scores")
+    scores = [ROOT / f"gptjax/tasks/{name}.py" for name in names]
+    for path in (*data, *scores):
+        assert not {name.split(".")[0] for name in imports(path)} & {"jax", "flax", "grain", "optax"}, path
 
 
 def test_names_say_what_a_file_holds():
