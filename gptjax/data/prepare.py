@@ -99,11 +99,6 @@ def train_tokenizer(choice: Choice, texts: Sequence[Text], console: Console) -> 
     return tokenizer
 
 
-def saved(train_texts: Texts, all_texts: Texts, *, path: str = "") -> Tokenizer:
-    """The tokenizer that stands in a folder which `save_tokenizer` or a run wrote; text is ignored."""
-    return load_tokenizer(Path(path))
-
-
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """Saves a tokenizer in a folder, whole or not at all."""
     partial = folder / f".{TOKENIZER}.partial"

@@ -58,7 +58,9 @@ class ModelConfig:
     use_bias: bool = True
     """Biases in the projections of attention and feed-forward."""
     head: Choice = choice_field("gptjax.model.heads:HEADS", "lm")
-    """What reads the features at the top; the task says which one it needs."""
+    """What reads the next token from the features at the top."""
+    classifiers: tuple[tuple[str, int], ...] = dataclasses.field(default=(), metadata={"fingerprint": False})
+    """Other outputs by name, and their sizes; an experiment takes them from its tasks."""
     tie_embeddings: bool = True
     """The output projection is the token embedding, transposed."""
     attention_scale: float | None = None
