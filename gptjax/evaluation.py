@@ -3,6 +3,7 @@
 Runs what the experiment has compiled; trains nothing.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from gptjax.data import pipeline
 from gptjax.experiment import Experiment
-from gptjax.sample.beam import complete
+from gptjax.sample.complete import complete
 from gptjax.tasks.scores import Score
 from gptjax.tasks.task import ExampleTask, Prediction, Task
 from gptjax.train.config import EvaluationConfig
@@ -74,12 +75,16 @@ def score(experiment: Experiment, name: str, params: Params) -> Result:
 def _read(task: ExampleTask, examples: Sequence[Any], seq_len: int, outputs_RT: np.ndarray) -> list[Prediction]:
     """Gives the task what was read at the counted positions of each example's segments."""
     rows, counts = task.pack(examples, seq_len)
-    parts = iter(rows.places)
-    predictions = []
-    for example, count in zip(examples, counts, strict=True):
-        places = [next(parts) for _ in range(count)]
-        predictions.append(task.predict(example, [outputs_RT[row, start:stop] for row, start, stop in places]))
-    return predictions
+    read = iter(
+        [
+            outputs_RT[row, start:stop][segment.loss_mask_T > 0]
+            for (row, start, stop), segment in zip(rows.places, rows.segments, strict=True)
+        ]
+    )
+    return [
+        task.predict(example, list(itertools.islice(read, count)))
+        for example, count in zip(examples, counts, strict=True)
+    ]
 
 
 def _written(

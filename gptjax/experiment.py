@@ -38,8 +38,12 @@ class Experiment(Program):
     @property
     def identity(self) -> dict[str, Any]:
         """What makes this run the one it is: options by path, and what it learns from."""
-        contents = {f"tasks.{name}.fingerprint": task.fingerprint for name, task in self.tasks.learned.items()}
-        return {**config.fingerprint(self.cfg), **contents}
+        learned = self.tasks.learned
+        texts = {task.fingerprint for task in learned.values() if task.reads_corpus}
+        files = {f"tasks.{name}.fingerprint": t.fingerprint for name, t in learned.items() if not t.reads_corpus}
+        # That of a text holds its tokenizer's.
+        shared = [("data.fingerprint", text) for text in texts] or [("data.tokenizer.fingerprint", self.tokenizer.fingerprint)]
+        return {**config.fingerprint(self.cfg), **dict(shared), **files}
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Packed:
     ):
         """Takes segments of at most seq_len tokens."""
         self.label, self.weight = label, weight
-        self._segments, self._seq_len, self._label_arrays = segments, seq_len, label_arrays
+        self.segments, self._seq_len, self._label_arrays = segments, seq_len, label_arrays
         self.places: list[Place] = []
         """Where each segment stands."""
         self._first = [0]  # of each row, the segment that it starts with
@@ -138,7 +138,7 @@ class Packed:
             if number >= len(self):
                 continue
             for k in range(self._first[number], self._first[number + 1]):
-                segment, (_, start, stop) = self._segments[k], self.places[k]
+                segment, (_, start, stop) = self.segments[k], self.places[k]
                 tokens_BT[r, start:stop] = segment.tokens_T
                 targets_BT[r, start:stop] = segment.targets_T
                 loss_mask_BT[r, start:stop] = segment.loss_mask_T

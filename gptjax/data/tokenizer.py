@@ -30,6 +30,7 @@ class Tokenizer(ABC):
     kind: ClassVar[str]
     vocab_size: int
     eos_id: int | None
+    bos_id: int | None = None
 
     @abstractmethod
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:

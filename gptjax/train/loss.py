@@ -36,8 +36,8 @@ def read(cfg: ModelConfig, params: Params, batch: Batch, dropout_key: Array | No
     return heads, x_BTD, aux
 
 
-def make_loss_fn(cfg: ModelConfig, task: Task | Mixture, seed: int) -> Callable:
-    """Builds (params, batch, step, part) -> (objective, metrics), with dropout drawn from the seed.
+def make_loss_fn(cfg: ModelConfig, task: Task | Mixture, seed: int | None) -> Callable:
+    """Builds (params, batch, step, part) -> (objective, metrics); a seed of None drops nothing.
 
     The objective is the sum of the loss over targets, or what the task puts in its place, and what the model adds.
     `part` numbers the micro-batches of a step, so that each draws its own dropout.
@@ -45,7 +45,7 @@ def make_loss_fn(cfg: ModelConfig, task: Task | Mixture, seed: int) -> Callable:
 
     def loss_fn(params: Params, batch: Batch, step, part) -> tuple[Array, Metrics]:
         dropout_key = None
-        if cfg.dropout > 0:
+        if seed is not None and cfg.dropout > 0:
             dropout_key = jax.random.fold_in(stream_key(seed, "dropout", step), part)
         heads, x_BTD, aux = read(cfg, params, batch, dropout_key)
         metrics = dict(task.metrics(heads, x_BTD, batch))

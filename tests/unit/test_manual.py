@@ -12,6 +12,8 @@ from gptjax import manual, sharding
 from gptjax.config import ExperimentConfig
 from gptjax.model.config import ModelConfig
 from gptjax.program import build_program
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.sharding import Layout, MeshConfig, make_mesh
 
 
@@ -20,7 +22,7 @@ def step_text(rules, **axes):
     cfg = ExperimentConfig(mesh=MeshConfig(rules=rules, **axes))
     model = ModelConfig(vocab_size=128, d_model=64, num_layers=2, num_heads=2, seq_len=16, use_bias=False)
     cfg = dataclasses.replace(cfg, model=model, data=dataclasses.replace(cfg.data, batch_size=16))
-    lowered = build_program(cfg, model.resolve(), None).lower_train_step()
+    lowered = build_program(cfg, model.resolve(), build_tasks(cfg.tasks, Setting(""))).lower_train_step()
     return lowered.compile({"xla_backend_optimization_level": 0}).as_text()
 
 
