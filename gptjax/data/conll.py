@@ -1,7 +1,7 @@
-"""CoNLL files: a word a line with its tag in a column, sentences between blank lines; and predictions in the same columns.
+"""CoNLL files: a word a line with its tag in a column, blank lines between sentences; predictions in the same columns.
 
-What stands between sentences (comments, -DOCSTART- lines, a blank line that holds a tab) is kept, so that a file that is
-written differs from the one that was read in its tags alone.
+What stands between sentences (comments, -DOCSTART- lines, a blank line that holds a tab) is kept, so that a file that
+is written differs from the one that was read in its tags alone.
 """
 
 import os
@@ -78,7 +78,7 @@ class Sentence:
     before: tuple[str, ...]
     lines: tuple[Line, ...]
     after: tuple[str, ...]
-    """What stands after the last sentence of the file."""
+    """What follows where no other sentence does: for the last one of the file what stands there, else a blank line."""
 
     def where(self, word: int = 0) -> str:
         """Returns FILE:LINE of a word, to begin a message with."""
@@ -90,10 +90,10 @@ def read_conll(
 ) -> list[Sentence]:
     """Reads the sentences of a CoNLL file, which may be packed as .gz.
 
-    `word` and `tag` are columns from 0, or from -1 backwards; without a tag the file holds words alone. The separator, a
-    tab or spaces, is that of the first line, unless given. Where words are not in the first column, as in files whose
-    lines begin with an index, lines that begin with # are comments. Raises UserError with file, line and cure, above all
-    for a line with another number of columns than the first.
+    `word` and `tag` are columns from 0, or from -1 backwards; without a tag the file holds words alone. The separator,
+    a tab or spaces, is that of the first line, unless given. Where words are not in the first column, as in files whose
+    lines begin with an index, lines that begin with # are comments. Raises UserError with file, line and cure, above
+    all for a line with another number of columns than the first.
     """
     file = Path(path).expanduser()
     aside = re.compile("-DOCSTART-" if word == 0 else "-DOCSTART-|#")
@@ -107,13 +107,13 @@ def read_conll(
     width = len(cells(first.text, separator))
     for column in (word, tag):
         if column is not None and not -width <= column < width:
+            between = "tabs" if separator == "\t" else "spaces"
             raise UserError(
-                f"{file}:{first.number}: there is no column {column}; this line has {width}, counted from 0, with "
-                f"{'tabs' if separator == '\t' else 'spaces'} between them"
+                f"{file}:{first.number}: there is no column {column}; this line has {width} between {between}, from 0"
             )
     layout = Layout(file, separator, None if tag is None else tag % width)
     return [
-        _sentence(block, layout, word, (width, first.number), after if block is found[-1] else ()) for block in found
+        _sentence(block, layout, word, (width, first.number), after if block is found[-1] else ("",)) for block in found
     ]
 
 
@@ -124,8 +124,8 @@ def _sentence(block: Block, layout: Layout, word: int, right: tuple[int, int], a
         width, first = right
         if len(row) != width:
             raise UserError(
-                f"{layout.file}:{line.number}: this line has {len(row)} columns where line {first} has {width}; correct "
-                f"it, or leave a blank line where a sentence ends"
+                f"{layout.file}:{line.number}: this line has {len(row)} columns where line {first} has {width}; "
+                f"correct it, or leave a blank line where a sentence ends"
             )
         words.append(row[word])
         if layout.tag is not None:
@@ -164,7 +164,7 @@ def _written(sentences: Sequence[Sentence], tags: Sequence[Sequence[str]]) -> It
             else:
                 parts[2 * column] = tag
             yield "".join(parts)
-    yield from sentences[-1].after or [""]
+    yield from sentences[-1].after
 
 
 def refuse_source(path: Path, source: Path) -> None:

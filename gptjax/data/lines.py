@@ -14,7 +14,7 @@ from gptjax.types import UserError
 MAX_LINE_BYTES = 1 << 24
 """A longer line is no example: it is some other file."""
 MAX_RATIO = 100
-"""Text packs to a tenth or so. What unpacks to more than this, and to more than a line may hold, would fill the memory."""
+"""Text packs to a tenth or so: what unpacks to more than this, and more than a line may hold, would fill the memory."""
 
 
 class Line(NamedTuple):
@@ -27,8 +27,8 @@ class Line(NamedTuple):
 def read_lines(file: Path) -> Iterator[Line]:
     """Yields the lines of a UTF-8 file, plain or .gz, without line ends and the byte order mark.
 
-    Raises UserError with file and line for bytes that are no UTF-8, for NUL and for a line beyond MAX_LINE_BYTES; with the
-    file where it cannot be read, is damaged, or unpacks to more than MAX_RATIO times its size.
+    Raises UserError with file and line for bytes that are no UTF-8, for NUL and for a line beyond MAX_LINE_BYTES; with
+    the file where it cannot be read, is damaged, or unpacks to more than MAX_RATIO times its size.
     """
     if not file.is_file():
         raise UserError(f"{file} {'is no file' if file.exists() else 'does not exist'}; give a file of examples")
@@ -39,7 +39,7 @@ def read_lines(file: Path) -> Iterator[Line]:
             number += 1
             total += len(raw)
             if len(raw) > MAX_LINE_BYTES:
-                raise UserError(f"{file}:{number}: this line is longer than {MAX_LINE_BYTES:,} bytes; is it a text file?")
+                raise UserError(f"{file}:{number}: this line is longer than {MAX_LINE_BYTES:,} bytes; is it text?")
             if total > most:
                 raise UserError(f"{file} unpacks to more than {MAX_RATIO} times its size; unpack it, if that is right")
             text = _decoded(raw.rstrip(b"\r\n"), f"{file}:{number}")
@@ -51,7 +51,9 @@ def _decoded(raw: bytes, where: str) -> str:
         text = raw.decode()
     except UnicodeDecodeError as error:
         byte, column = raw[error.start], error.start + 1
-        raise UserError(f"{where}: byte {column} of this line, 0x{byte:02x}, is no UTF-8; save the file as UTF-8") from None
+        raise UserError(
+            f"{where}: byte {column} of this line, 0x{byte:02x}, is no UTF-8; save the file as UTF-8"
+        ) from None
     if "\0" in text:
         raise UserError(f"{where}: there is a NUL byte in this line; give a text file, or take the byte out")
     return text
@@ -75,5 +77,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> Path:
             os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); make room, or give permission") from None
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); make room, or give permission"
+        ) from None
     return path

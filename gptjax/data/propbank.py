@@ -55,14 +55,14 @@ class Sentence:
 def read_propbank(path: str | Path) -> list[Sentence]:
     """Reads the sentences of a file of roles, which may be packed as .gz; some have no predicate.
 
-    Raises UserError with file, line and cure for a line with another number of columns than its predicates ask for, for a
-    cell that is no bracket, and for brackets that do not close.
+    Raises UserError with file, line and cure for a line with another number of columns than the sentence's predicates
+    ask for, for a cell that is no bracket, and for brackets that do not close.
     """
     file = Path(path).expanduser()
     *found, last = blocks(file, lambda text: text.startswith("#"))
     if last.lines:
-        return [_sentence(block, file, ()) for block in (*found, last)]
-    return [_sentence(block, file, last.before if block is found[-1] else ()) for block in found]
+        return [_sentence(block, file, () if block is last else ("",)) for block in (*found, last)]
+    return [_sentence(block, file, last.before if block is found[-1] else ("",)) for block in found]
 
 
 def _sentence(block: Block, file: Path, after: tuple[str, ...]) -> Sentence:
@@ -71,15 +71,15 @@ def _sentence(block: Block, file: Path, after: tuple[str, ...]) -> Sentence:
     for row, where in zip(rows, wheres, strict=True):
         if len(row) < FIRST:
             raise UserError(
-                f"{where}: this line has {len(row)} columns between tabs; index, word, part of speech, lemma and roleset "
-                f"are {FIRST}, and roles follow"
+                f"{where}: this line has {len(row)} columns between tabs; index, word, part of speech, lemma and "
+                f"roleset are {FIRST}, and roles follow"
             )
     predicates = [number for number, row in enumerate(rows) if row[ROLESET] != "-"]
     for row, where in zip(rows, wheres, strict=True):
         if len(row) != FIRST + len(predicates):
             raise UserError(
-                f"{where}: this line has {len(row)} columns; with {len(predicates)} predicates in this sentence it needs "
-                f"{FIRST + len(predicates)}"
+                f"{where}: this line has {len(row)} columns; with {len(predicates)} predicates in this sentence it "
+                f"needs {FIRST + len(predicates)}"
             )
     propositions = []
     for column, predicate in enumerate(predicates, FIRST):
@@ -102,6 +102,8 @@ def _spans(column: Sequence[str], wheres: Sequence[str]) -> list[Span]:
     spans: list[Span] = []
     opened: list[int] = []
     for number, (cell, where) in enumerate(zip(column, wheres, strict=True)):
+        if cell == "*":  # nearly all are
+            continue
         match = _CELL.fullmatch(cell)
         if not match:
             raise UserError(f"{where}: {cell!r} is no cell of roles; *, (ARG0*, *) and (ARG0*) are some")
@@ -119,13 +121,11 @@ def _spans(column: Sequence[str], wheres: Sequence[str]) -> list[Span]:
     return spans
 
 
-def write_propbank(
-    path: str | Path, sentences: Sequence[Sentence], roles: Sequence[Sequence[Sequence[Span]]]
-) -> Path:
+def write_propbank(path: str | Path, sentences: Sequence[Sentence], roles: Sequence[Sequence[Sequence[Span]]]) -> Path:
     """Writes sentences of one file with other roles for each of their predicates, in the same columns.
 
-    Words, predicates and their own brackets (V) stay. Spans may lie within each other and must not cross. Returns the path,
-    without .gz.
+    Words, predicates and their own brackets (V) stay. Spans may lie within each other and must not cross. Returns the
+    path, without .gz.
     """
     path = Path(path).expanduser()
     refuse_source(path, sentences[0].file)
@@ -141,7 +141,7 @@ def _written(sentences: Sequence[Sentence], roles: Sequence[Sequence[Sequence[Sp
         ]
         for number, line in enumerate(sentence.lines):
             yield "\t".join([*line.text.split("\t")[:FIRST], *(column[number] for column in columns)])
-    yield from sentences[-1].after or [""]
+    yield from sentences[-1].after
 
 
 def _verb(proposition: Proposition, roles: Sequence[Span]) -> list[Span]:

@@ -163,11 +163,11 @@ def _object(text: str, where: str) -> dict:
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: this line is no JSON ({error.msg} at column {error.colno}); correct it") from None
     except UnicodeEncodeError:
-        raise UserError(f"{where}: there is half of a surrogate pair in this line, which is no text; correct it") from None
+        raise UserError(f"{where}: half of a surrogate pair in this line is no text; correct it") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets within brackets
         raise UserError(f"{where}: this line cannot be read as JSON ({error}); correct it") from None
     if not isinstance(row, dict):
-        raise UserError(f"{where}: this line is no object with fields, such as {{\"text\": ...}}; correct it")
+        raise UserError(f'{where}: this line is no object with fields, such as {{"text": ...}}; correct it')
     return row
 
 
@@ -224,7 +224,7 @@ class Txt:
     def put(self, content: str, column: Column, texts: str | Sequence[str]) -> str:
         text = flat(texts if isinstance(texts, str) else ",".join(texts))
         word, _, rest = content.partition(" ")
-        return {"line": text, "word": f"{text} {rest}", "class": f"{text} {rest}", "rest": f"{word} {text}"}[str(column)]
+        return {"line": text, "rest": f"{word} {text}"}.get(str(column), f"{text} {rest}")
 
     def new(self, content: str, name: str) -> Column:
         return "line"

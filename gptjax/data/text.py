@@ -11,13 +11,14 @@ import dataclasses
 import glob
 import gzip
 import importlib
+import io
 import json
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from gptjax.types import UserError
 
@@ -230,7 +231,7 @@ def _blocks(file: Path) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[IO[bytes]]:
+def opened(file: Path) -> Iterator[io.BufferedIOBase]:
     """Gives the unpacked bytes of a plain or a .gz file; damage that reading comes across is a UserError."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:

@@ -42,9 +42,9 @@ def read_spans(tags: Sequence[str], scheme: str | None = None) -> list[Span]:
     """Returns the spans of a sentence, whatever its tags are.
 
     Without a scheme they are read as conlleval does (CoNLL-2000 to 2003): a span begins at B or S, and at any other tag
-    after O or after another label; it ends before the next one, before O and after E. With a scheme only those spans count
-    that the scheme would write so, which is seqeval's strict mode: in BIO an I after O begins nothing. In IOB1 the two
-    are the same but for a B where I would do, which conlleval and this function take as the beginning that it is.
+    after O or after another label; it ends before the next one, before O and after E. With a scheme only those spans
+    count that the scheme would write so, which is seqeval's strict mode: in BIO an I after O begins nothing. IOB1 is
+    read as without a scheme: all that it never writes is a B where I would do, and that begins a span all the same.
     """
     spans: list[Span] = []
     start, open_label, before = 0, None, OUTSIDE
@@ -97,7 +97,9 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
         for tag in [*tags, OUTSIDE]:
             prefix, label = split_tag(tag)
             if prefix not in SCHEMES["BIOES"] or len(prefix) != 1 or (prefix == OUTSIDE) == bool(label):
-                raise UserError(f"{tag!r} is no tag of {', '.join(SCHEMES)}, such as O and B-LOC; name the column of tags")
+                raise UserError(
+                    f"{tag!r} is no tag of {', '.join(SCHEMES)}, such as O or B-LOC; name the column of tags"
+                )
             for scheme, prefixes in SCHEMES.items():
                 wrong[scheme] += prefix not in prefixes or not may_follow(previous, tag, scheme)
             previous = tag
@@ -113,8 +115,8 @@ def decode(scores_LT: np.ndarray, tags: Sequence[str], scheme: str) -> list[str]
     if not L:
         return []
     allowed_TT, edge_in_T, edge_out_T = transitions(tags, scheme)
-    # Forbidden is far below any finite score, so that a score of minus infinity never leads to what is forbidden.
-    scores_LT = np.maximum(np.asarray(scores_LT, np.float64), -1e12)
+    # What is forbidden stays far below what is merely impossible to the model, so that it is never chosen.
+    scores_LT = np.nan_to_num(np.asarray(scores_LT, np.float64), nan=-1e12, posinf=1e12, neginf=-1e12)
     penalty_TT = np.where(allowed_TT, 0.0, -1e30)
     best_T = scores_LT[0] + np.where(edge_in_T, 0.0, -1e30)
     came_LT = np.zeros((L, T), np.int64)
