@@ -15,9 +15,9 @@ import optax
 
 from gptjax.data.records import Record, read_records, write_records
 from gptjax.data.sequences import LabelArrays, Segment
-from gptjax.tasks import scores
+from gptjax.tasks.label_scores import several_labels, single_label
 from gptjax.tasks.language_modeling import next_token_losses
-from gptjax.tasks.scores import Score
+from gptjax.tasks.scores import Counts
 from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
 
@@ -162,13 +162,13 @@ class Classification(ExampleTask):
             return Prediction(self.label_list[int(np.argmax(logprobs_L))], logprobs_L)
         return Prediction([self.label_list[i] for i in np.flatnonzero(logprobs_L > np.log(0.5))], logprobs_L)
 
-    def scores(self, examples: Sequence[Record], predictions: Sequence[Prediction]) -> Sequence[Score]:
-        """Returns accuracy and F1, or micro and macro F1 and the exact matches of sets."""
+    def counts(self, examples: Sequence[Record], predictions: Sequence[Prediction]) -> Sequence[Counts]:
+        """Measures accuracy and F1, or micro and macro F1 and the exact matches of sets."""
         gold = [self.labels_of(example) for example in examples]
         predicted = [prediction.value for prediction in predictions]
         if self.separator is None:
-            return scores.single_label([labels[0] for labels in gold], predicted, self.label_list)
-        return scores.several_labels(gold, predicted, self.label_list)
+            return [single_label([labels[0] for labels in gold], predicted, self.label_list)]
+        return [several_labels(gold, predicted, self.label_list)]
 
     def write(self, path: Path, source: str, examples: Sequence[Record], predictions: Sequence[Prediction]) -> Path:
         """Writes the rows of the file with predicted labels in the label's column."""

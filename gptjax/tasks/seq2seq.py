@@ -14,17 +14,17 @@ import numpy as np
 from gptjax.data.records import Record, read_aligned, read_records, write_records
 from gptjax.data.sequences import Segment
 from gptjax.sample.config import SampleConfig
-from gptjax.tasks import scores
+from gptjax.tasks import text_scores
 from gptjax.tasks.language_modeling import next_token_losses
-from gptjax.tasks.scores import Score
+from gptjax.tasks.scores import Counts
 from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
 
 MEASURES = {
-    "bleu": scores.bleu,
-    "chrf": scores.chrf,
-    "rouge": scores.rouge,
-    "exact_match": scores.exact_match,
+    "bleu": text_scores.bleu,
+    "chrf": text_scores.chrf,
+    "rouge": text_scores.rouge,
+    "exact_match": text_scores.exact_match,
 }
 """What predicted texts are compared with references by, by name."""
 
@@ -154,11 +154,11 @@ class Seq2Seq(ExampleTask):
         """Returns the text without the space that it starts with."""
         return Prediction(text.strip())
 
-    def scores(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> Sequence[Score]:
-        """Returns what each measure gives."""
+    def counts(self, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> Sequence[Counts]:
+        """Measures what the options name."""
         references = [example.targets for example in examples]
         texts = [prediction.value for prediction in predictions]
-        return [score for measure in self.measures for score in MEASURES[measure](references, texts)]
+        return [MEASURES[measure](references, texts) for measure in self.measures]
 
     def write(self, path: Path, source: str, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> Path:
         """Writes the rows of the file with predicted texts in the target's column, or a file of targets."""

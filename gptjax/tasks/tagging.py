@@ -22,8 +22,8 @@ from gptjax.data import conll, propbank
 from gptjax.data.conll import Span, read_conll, write_conll
 from gptjax.data.propbank import Proposition, read_propbank, write_propbank
 from gptjax.data.sequences import Segment
-from gptjax.tasks import scores, spans
-from gptjax.tasks.scores import Score
+from gptjax.tasks import span_scores, spans
+from gptjax.tasks.scores import Counts
 from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
 
@@ -164,9 +164,9 @@ class Tagging(SpanTask):
         """Returns FILE:LINE of a word."""
         return example.where(word)
 
-    def scores(self, examples: Sequence[conll.Sentence], predictions: Sequence[Prediction]) -> Sequence[Score]:
-        """Returns F1, precision and recall of whole spans, together and by label."""
-        return scores.spans([self.spans_of(example) for example in examples], [p.value for p in predictions])
+    def counts(self, examples: Sequence[conll.Sentence], predictions: Sequence[Prediction]) -> Sequence[Counts]:
+        """Measures F1, precision and recall of whole spans, together and by label."""
+        return [span_scores.entities([self.spans_of(example) for example in examples], [p.value for p in predictions])]
 
     def write(
         self, path: Path, source: str, examples: Sequence[conll.Sentence], predictions: Sequence[Prediction]
@@ -215,9 +215,9 @@ class Roles(SpanTask):
         """Returns the predicate."""
         return example.proposition.predicate
 
-    def scores(self, examples: Sequence[Predicate], predictions: Sequence[Prediction]) -> Sequence[Score]:
-        """Returns F1, precision and recall of roles as the CoNLL-2005 scorer counts, together and by role."""
-        return scores.roles([example.proposition.roles for example in examples], [p.value for p in predictions])
+    def counts(self, examples: Sequence[Predicate], predictions: Sequence[Prediction]) -> Sequence[Counts]:
+        """Measures F1, precision and recall of roles as the CoNLL-2005 scorer counts, together and by role."""
+        return [span_scores.roles([example.proposition.roles for example in examples], [p.value for p in predictions])]
 
     def write(self, path: Path, source: str, examples: Sequence[Predicate], predictions: Sequence[Prediction]) -> Path:
         """Writes the sentences with predicted roles in each predicate's column."""

@@ -20,7 +20,7 @@ from gptjax.data.sequences import LabelArrays, Packed, Rows, Segment
 from gptjax.data.sources import Corpus
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.sample.config import SampleConfig
-from gptjax.tasks.scores import Score
+from gptjax.tasks.scores import Counts
 from gptjax.types import Array, Batch, Metrics, UserError
 
 
@@ -166,8 +166,8 @@ class ExampleTask(Task):
         raise NotImplementedError
 
     @abstractmethod
-    def scores(self, examples: Sequence[Any], predictions: Sequence[Prediction]) -> Sequence[Score]:
-        """Returns the task's metrics with their intervals, the main one first."""
+    def counts(self, examples: Sequence[Any], predictions: Sequence[Prediction]) -> Sequence[Counts]:
+        """Returns what the task's metrics are measured on."""
 
     @abstractmethod
     def write(self, path: Path, source: str, examples: Sequence[Any], predictions: Sequence[Prediction]) -> Path:
