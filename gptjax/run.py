@@ -108,8 +108,13 @@ def refuse_foreign_checkpoint(
     experiment: Experiment, checkpoints: Checkpoints, step: int, path: Path, allow_change: Sequence[str]
 ) -> None:
     """Raises UserError where a checkpoint belongs to another run; options in `allow_change` may differ."""
-    saved, defaults = checkpoints.meta(step)["fingerprint"], config.fingerprint(ExperimentConfig())
-    refuse_other_run(saved, experiment.identity, defaults, path, allow_change)
+    meta, defaults = checkpoints.meta(step), config.fingerprint(ExperimentConfig())
+    if "imported_from" in meta:
+        raise UserError(
+            f"{path} holds a model imported from {meta['imported_from']} and no run to go on with; start one from its "
+            f"parameters with --config.checkpoint.init_from={path} and another --workdir=DIR"
+        )
+    refuse_other_run(meta["fingerprint"], experiment.identity, defaults, path, allow_change)
 
 
 def loop(
@@ -233,6 +238,22 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
 
 
+def refuse_other_model(
+    experiment: Experiment, checkpoints: Checkpoints, step: int, path: Path, allow_change: Sequence[str]
+) -> None:
+    """Raises UserError where a checkpoint cannot be scored: it is another run's, or another model was imported."""
+    meta = checkpoints.meta(step)
+    if "imported_from" not in meta:
+        return refuse_foreign_checkpoint(experiment, checkpoints, step, path, allow_change)
+    saved, asked = meta["fingerprint"], experiment.identity
+    refuse_other_run(saved, {name: asked[name] for name in saved.keys() & asked.keys()}, {}, path, allow_change)
+    if meta["tokenizer"] != experiment.corpus.tokenizer.fingerprint:
+        raise UserError(
+            f"{path} was not trained with the tokenizer of this text; set data.tokenizer as in {path / 'config.json'}, "
+            f"or prepare the text with --tokenizer={path}"
+        )
+
+
 @distributed.AsOne()
 def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
     """Scores the last checkpoint of a workdir on the validation split."""
@@ -240,7 +261,7 @@ def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> i
     checkpoints, step = open_checkpoint(workdir, "latest")
     experiment = build(cfg)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
-    refuse_foreign_checkpoint(experiment, checkpoints, step, workdir.path, allow_change)
+    refuse_other_model(experiment, checkpoints, step, workdir.path, allow_change)
     means = experiment.evaluate(checkpoints.restore_params(step, experiment.abstract.params))
     windows = cfg.evaluation.num_windows
     what = "the whole validation split" if windows is None else f"the first {windows} windows of the validation split"
