@@ -55,7 +55,7 @@ class Projection(nn.Module):
 
     `depth` is the number of sub-layers whose results add up in the residual stream where this one writes into it: the
     weights start 1 / sqrt(depth) smaller, so that the stream's variance does not grow with depth (GPT-2, Radford et
-    al. 2019, section 2.3).
+    al. 2019, section 2.3). `use_bias` None is the config's.
     """
 
     cfg: ModelConfig
@@ -63,17 +63,18 @@ class Projection(nn.Module):
     names: Names
     num_inputs: int = 1
     depth: int = 1
+    use_bias: bool | None = None
 
     @nn.compact
     def __call__(self, x):
-        """Multiplies, then adds the bias where the config has one."""
+        """Multiplies, then adds the bias where there is one."""
         dims = x.shape[-self.num_inputs :]
         dtype = jnp.dtype(self.cfg.dtype)
         initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(self.depth))
         kernel = self.param("kernel", named(initializer, self.names), (*dims, *self.features))
         contract = (tuple(range(x.ndim - self.num_inputs, x.ndim)), tuple(range(self.num_inputs)))
         y = jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contract, ((), ())))
-        if self.cfg.use_bias:
+        if self.cfg.use_bias if self.use_bias is None else self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.names[self.num_inputs :]), self.features)
             y = y + bias.astype(dtype)
         return y

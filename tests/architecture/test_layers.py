@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "optim": BASE,
     "data": {*BASE, "cache", "sharding", "distributed"},
     "tasks": {*BASE, "data"},
+    "interop": {*BASE, "data"},
     "sample": {*BASE, "sharding", "model", "data"},
     "train": {
         *BASE,
@@ -65,6 +66,9 @@ WALLS = {
     "tensorboard": ("gptjax/train/writer.py",),
     "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
+    "gguf": ("gptjax/interop/gguf_file.py",),
+    "jinja2": ("gptjax/data/",),
+    "tokenizers": ("gptjax/data/", "gptjax/interop/"),
     "transformers": (),
     "torch": (),
     "tensorflow": (),
