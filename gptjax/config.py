@@ -238,6 +238,13 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
         problems.append(f"seed={cfg.seed} is not between 0 and {2**32 - 1}")
     for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
         problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
+    if cfg.model.lora.rank > 0 and cfg.optim.trained == "all":
+        problems.append(
+            f"model.lora.rank={cfg.model.lora.rank} adds adapters and optim.trained='all' trains the weights beside "
+            f"them too; set optim.trained='adapters', or a pattern of your own"
+        )
+    if cfg.model.lora.rank == 0 and cfg.optim.trained == "adapters":
+        problems.append("optim.trained='adapters' and model.lora.rank=0 adds none; set model.lora.rank=8")
     return problems
 
 

@@ -94,6 +94,7 @@ def summary(experiment: Experiment) -> list[str]:
     per_device = cfg.data.batch_size // layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
+        *_trained(experiment),
         f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
         f"an epoch is {num_sequences:,} sequences",
         f"mesh      {in_words(layout.mesh.shape)} ({layout.platform}), rules {cfg.mesh.rules}",
@@ -104,6 +105,14 @@ def summary(experiment: Experiment) -> list[str]:
         f"run       {cfg.optim.num_steps:,} steps, {experiment.total_tokens:,} tokens, "
         f"{experiment.flops_per_step:.3g} FLOPs a {'full ' if cfg.data.batch_ramp else ''}step",
     ]
+
+
+def _trained(experiment: Experiment) -> list[str]:
+    """Says how much of the model is trained, unless it is all of it."""
+    count, total = (accounting.num_params(experiment.model, part) for part in (experiment.trained, None))
+    if count == total:
+        return []
+    return [f"trained   {count:,} of them ({count / total:.2%}), the rest is frozen"]
 
 
 def _ramp(stages: Sequence[tuple[int, int]]) -> str:

@@ -134,7 +134,7 @@ def loop(
     best_loss = best[1] if best is not None else math.inf
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)
-    meter = throughput.Meter(accounting.flops_per_token(experiment.model), peak)
+    meter = throughput.Meter(experiment.flops_per_token, peak)
     unread: Callable[[], int] | None = None  # reads the metrics of the step dispatched last
     skipped = 0  # updates skipped in a row, as far as metrics were read
 

@@ -26,7 +26,7 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool 
 
     def loss_fn(params: Params, batch: Batch, step, part) -> tuple[object, Metrics]:
         dropout_key = None
-        if seed is not None and cfg.dropout > 0:
+        if seed is not None and cfg.drops:
             dropout_key = jax.random.fold_in(stream_key(seed, "dropout", step), part)
         x_BTD, _, aux = model.features(
             cfg,
