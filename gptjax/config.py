@@ -263,6 +263,13 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
         problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
     for name, task in build_tasks(cfg.tasks, Setting(name="")).tasks.items():
         problems += [f"tasks.{name}.{problem}" for problem in task.problems()]
+    if cfg.model.lora.rank > 0 and cfg.optim.trained == "all":
+        problems.append(
+            f"model.lora.rank={cfg.model.lora.rank} adds adapters and optim.trained='all' trains the weights beside "
+            f"them too; set optim.trained='adapters', or a pattern of your own"
+        )
+    if cfg.model.lora.rank == 0 and cfg.optim.trained == "adapters":
+        problems.append("optim.trained='adapters' and model.lora.rank=0 adds none; set model.lora.rank=8")
     return problems
 
 

@@ -42,7 +42,9 @@ class Experiment(Program):
         texts = {task.fingerprint for task in learned.values() if task.reads_corpus}
         files = {f"tasks.{name}.fingerprint": t.fingerprint for name, t in learned.items() if not t.reads_corpus}
         # That of a text holds its tokenizer's.
-        shared = [("data.fingerprint", text) for text in texts] or [("data.tokenizer.fingerprint", self.tokenizer.fingerprint)]
+        shared = [("data.fingerprint", text) for text in texts] or [
+            ("data.tokenizer.fingerprint", self.tokenizer.fingerprint)
+        ]
         return {**config.fingerprint(self.cfg), **dict(shared), **files}
 
     @property
@@ -93,6 +95,7 @@ def summary(experiment: Experiment) -> list[str]:
     per_device = cfg.data.batch_size // layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
+        *_trained(experiment),
         *_data(experiment),
         f"mesh      {in_words(layout.mesh.shape)} ({layout.platform}), rules {cfg.mesh.rules}",
         _mixing(experiment),
@@ -110,6 +113,14 @@ def _data(experiment: Experiment) -> list[str]:
     if len(lines) == 1:
         return [f"data      {line}" for line in lines.values()]
     return [f"data      {name}: {line}" for name, line in lines.items()]
+
+
+def _trained(experiment: Experiment) -> list[str]:
+    """Says how much of the model is trained, unless it is all of it."""
+    count, total = (accounting.num_params(experiment.model, part) for part in (experiment.trained, None))
+    if count == total:
+        return []
+    return [f"trained   {count:,} of them ({count / total:.2%}), the rest is frozen"]
 
 
 def _ramp(stages: Sequence[tuple[int, int]]) -> str:

@@ -15,6 +15,7 @@ from gptjax import model
 from gptjax.config import ExperimentConfig
 from gptjax.model import accounting
 from gptjax.model.config import ModelConfig
+from gptjax.optim.masks import trained_part
 from gptjax.optim.optimizer import make_optimizer, make_schedule
 from gptjax.sharding import Layout, make_mesh
 from gptjax.tasks.mixture import Mixture
@@ -23,7 +24,7 @@ from gptjax.train.evaluate import make_eval_step
 from gptjax.train.loss import make_loss_fn, make_output_fn
 from gptjax.train.state import TrainState, abstract_state
 from gptjax.train.step import make_train_step
-from gptjax.types import Batch
+from gptjax.types import Batch, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Program:
     model: ModelConfig
     layout: Layout
     init_params: Callable
+    trained: Params
+    """The part of the parameters that is trained, as shapes."""
     tx: optax.GradientTransformationExtraArgs
     abstract: TrainState
     accumulation: int
@@ -49,9 +52,14 @@ class Program:
         return self.cfg.data.batch_size * self.model.seq_len
 
     @property
+    def flops_per_token(self) -> int:
+        """Model FLOPs of training on one token (model/accounting.py says what is counted)."""
+        return accounting.flops_per_token(self.model, trained=self.trained)
+
+    @property
     def flops_per_step(self) -> float:
-        """Model FLOPs of a training step of the full batch size (model/accounting.py says what is counted)."""
-        return accounting.flops_per_token(self.model) * self.tokens_per_step
+        """Model FLOPs of a training step of the full batch size."""
+        return self.flops_per_token * self.tokens_per_step
 
     @property
     def total_tokens(self) -> int:
@@ -91,11 +99,12 @@ def build_program(
     model_cfg = dataclasses.replace(model_cfg, classifiers=tasks.classifiers)
     shapes, names = model.param_shapes(model_cfg), model.logical_axes(model_cfg)
     factors = None if model_cfg.mup_base_width is None else model.lr_factors(model_cfg)
+    trained = trained_part(cfg.optim, shapes, names)
     tx = make_optimizer(cfg.optim, shapes, names, factors)
     abstract = abstract_state(shapes, names, tx, layout)
     accumulation = functools.partial(cfg.train.accumulation, parts=layout.parts("act_batch"))
     train_loss = make_loss_fn(model_cfg, tasks, cfg.seed)
-    train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, names, accumulation)
+    train_step = make_train_step(train_loss, tx, make_schedule(cfg.optim), layout, names, trained, accumulation)
 
     def eval_step(task: Task) -> Callable:
         output_fn = make_output_fn(model_cfg, task, by_position=cfg.evaluation.by_position)
@@ -107,6 +116,7 @@ def build_program(
         model=model_cfg,
         layout=layout,
         init_params=functools.partial(model.init_params, model_cfg),
+        trained=trained,
         tx=tx,
         abstract=abstract,
         accumulation=accumulation(cfg.data.batch_size),

@@ -149,7 +149,7 @@ def loop(
     best = checkpoints.best() or (start, math.inf)  # step and criterion
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)
-    meter = throughput.Meter(accounting.flops_per_token(experiment.model), peak)
+    meter = throughput.Meter(experiment.flops_per_token, peak)
     unread: Callable[[], int] | None = None  # reads the metrics of the step dispatched last
     skipped = 0  # updates skipped in a row, as far as metrics were read
 
@@ -248,28 +248,12 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
 
 
-<<<<<<< HEAD
 def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, step: int, workdir: Workdir) -> None:
     """Raises UserError where a checkpoint was trained with another tokenizer."""
     if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
         raise UserError(
             f"the tokenizer is not the one that {workdir.path} was trained with, which is {workdir.tokenizer}; "
             f"restore that, or take text that was prepared with it"
-=======
-def refuse_other_model(
-    experiment: Experiment, checkpoints: Checkpoints, step: int, path: Path, allow_change: Sequence[str]
-) -> None:
-    """Raises UserError where a checkpoint cannot be scored: it is another run's, or another model was imported."""
-    meta = checkpoints.meta(step)
-    if "imported_from" not in meta:
-        return refuse_foreign_checkpoint(experiment, checkpoints, step, path, allow_change)
-    saved, asked = meta["fingerprint"], experiment.identity
-    refuse_other_run(saved, {name: asked[name] for name in saved.keys() & asked.keys()}, {}, path, allow_change)
-    if meta["tokenizer"] != experiment.corpus.tokenizer.fingerprint:
-        raise UserError(
-            f"{path} was not trained with the tokenizer of this text; set data.tokenizer as in {path / 'config.json'}, "
-            f"or prepare the text with --tokenizer={path}"
->>>>>>> ec2352b20c23b0c56ac2eb65f1d4b51bbe06ba39
         )
 
 
@@ -285,7 +269,6 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     )
     refuse_foreign_tokenizer(experiment.tokenizer, checkpoints, step, workdir)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
-<<<<<<< HEAD
     results = evaluation.score_all(experiment, checkpoints.restore_params(step, experiment.abstract.params))
     display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
     if distributed.is_primary():
@@ -293,14 +276,6 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
         about = {"workdir": str(workdir.path), "step": step, "extent": evaluation.extent(cfg.evaluation)}
         for file in evaluation.write(results, folder, about):
             display.say(f"wrote {file}")
-=======
-    refuse_other_model(experiment, checkpoints, step, workdir.path, allow_change)
-    means = experiment.evaluate(checkpoints.restore_params(step, experiment.abstract.params))
-    windows = cfg.evaluation.num_windows
-    what = "the whole validation split" if windows is None else f"the first {windows} windows of the validation split"
-    words = "  ".join(f"{name} {value:.6f}" for name, value in means.items() if value is not None)
-    display.say(f"step {step}  valid  {words}  ({what})")
->>>>>>> ec2352b20c23b0c56ac2eb65f1d4b51bbe06ba39
     return 0
 
 

@@ -22,7 +22,7 @@ from gptjax.data.shard_writer import ShardWriter
 from gptjax.data.shards import FORMAT, MANIFEST, load_manifest, read_json, token_dtype, write_json
 from gptjax.data.split import SPLITS, Text
 from gptjax.data.text import Tally
-from gptjax.data.tokenizer import TOKENIZERS, Texts, Tokenizer, load_tokenizer
+from gptjax.data.tokenizer import TOKENIZERS, Tokenizer, load_tokenizer
 from gptjax.data.units import tokenized, units
 from gptjax.registry import Choice
 from gptjax.types import UserError

@@ -31,12 +31,9 @@ class Tokenizer(ABC):
     vocab_size: int
     eos_id: int | None
     bos_id: int | None = None
-<<<<<<< HEAD
-=======
     """The token that texts begin with, in training and so in prompts; None where there is none."""
     chat_template: str | None = None
     """How conversations are written, in Jinja, as `transformers` keeps it; None where nobody has said."""
->>>>>>> ec2352b20c23b0c56ac2eb65f1d4b51bbe06ba39
 
     @abstractmethod
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -6,6 +6,7 @@ over blocks is compiled as a loop or unrolled: a checkpoint fits both.
 Shapes: B batch, T position, D model width, V vocabulary, N layers.
 """
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from gptjax.model.mlp import MLPS
 from gptjax.model.positions import POSITIONS
 from gptjax.model.recurrent import GRU, LSTM
 from gptjax.sharding import constrain
-from gptjax.types import Array, Params
+from gptjax.types import Array, Params, UserError
 
 REMAT: dict[str, Callable | None] = {
     # keeps everything: no second forward pass
@@ -178,7 +179,22 @@ def _init(cfg: ModelConfig, key: Array) -> Params:
 @functools.cache
 def _boxes(cfg: ModelConfig) -> Params:
     """Returns the boxes with shapes in place of arrays; a config is traced once, since that takes a while."""
-    return jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
+    boxes = jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
+    if cfg.lora.rank and not adapted(boxes):
+        everywhere = dataclasses.replace(cfg, lora=dataclasses.replace(cfg.lora, targets=".*"))
+        valid = adapted(jax.eval_shape(lambda: _init(everywhere, jax.random.key(0))))
+        raise UserError(
+            f"model.lora.targets={cfg.lora.targets!r} matches no projection; "
+            + (f"it must match a whole path: {', '.join(valid)}" if valid else "this model has none; set lora.rank=0")
+        )
+    return boxes
+
+
+def adapted(params: Params) -> list[str]:
+    """Returns the paths of the projections that have an adapter."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    names = [[key.key for key in path if isinstance(key, jax.tree_util.DictKey)] for path in paths]
+    return ["/".join(path[:-2]) for path in names if path[-2:] == ["lora_a", "kernel"]]
 
 
 def init_params(cfg: ModelConfig, key: Array) -> Params:
@@ -235,12 +251,14 @@ def lr_factors(cfg: ModelConfig) -> Params:
     """Returns, for each parameter, what muP multiplies its learning rate by; 1 everywhere without (arXiv 2203.03466).
 
     For rules that, like Adam's, make updates of one size whatever the gradient's: matrices inside the blocks learn the
-    slower the wider they are. Embeddings, vectors and the head keep the rate; the logits are divided instead.
+    slower the wider they are. Embeddings, vectors and the head keep the rate; the logits are divided instead. An
+    adapter's B keeps it too: its inputs are `rank` wide, whatever the model is (arXiv 2402.12354).
     """
 
     def factor(path, _):
         names = [key.key for key in path]
-        return 1 / cfg.width_multiplier if names[0] == "blocks" and names[-1] == "kernel" else 1.0
+        is_wide = names[0] == "blocks" and names[-1] == "kernel" and "lora_b" not in names
+        return 1 / cfg.width_multiplier if is_wide else 1.0
 
     return jax.tree_util.tree_map_with_path(factor, param_shapes(cfg))
 

@@ -77,7 +77,9 @@ class Classification(ExampleTask):
             count = len(Path(self.label_names).expanduser().read_text(encoding="utf-8").split("\n")) - 1
             return [str(number) for number in range(count)]
         if self.train is None:
-            raise UserError(f"tasks.{self.name} has neither labels nor a file to learn from; set tasks.{self.name}.labels")
+            raise UserError(
+                f"tasks.{self.name} has neither labels nor a file to learn from; set tasks.{self.name}.labels"
+            )
         return sorted({label for record in self.examples("train") for label in self.labels_of(record)})
 
     @functools.cached_property

@@ -95,9 +95,7 @@ class LanguageModeling(Task):
         objective = jnp.sum(objective_BT * batch.loss_mask_BT)
         for ahead in range(1, self.num_ahead + 1):
             targets_BT, mask_BT = later(batch, ahead)
-            nll_BT, objective_BT = next_token_losses(
-                partial(heads.unembed, ahead=ahead), x_BTD, targets_BT, *weights
-            )
+            nll_BT, objective_BT = next_token_losses(partial(heads.unembed, ahead=ahead), x_BTD, targets_BT, *weights)
             metrics[f"ahead/loss_{ahead}"] = (jnp.sum(nll_BT * mask_BT), jnp.sum(mask_BT))
             objective = objective + self.ahead_weight * jnp.sum(objective_BT * mask_BT)
         is_loss = weights[1:] == (0, 0) and not self.num_ahead
@@ -165,4 +163,3 @@ def _before_its_gradient(x: tuple[Array, Array]) -> tuple[Array, Array]:
 
 
 _before_its_gradient.defvjp(lambda x: (x, x), lambda x, dx: (jax.lax.optimization_barrier((x, dx))[1],))
-

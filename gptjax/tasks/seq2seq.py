@@ -95,9 +95,7 @@ class Seq2Seq(ExampleTask):
         by_source: dict[str, Pair] = {}
         for pair in pairs:
             known = by_source.setdefault(pair.source, Pair(pair.source, [], []))
-            by_source[pair.source] = Pair(
-                pair.source, [*known.targets, *pair.targets], [*known.records, *pair.records]
-            )
+            by_source[pair.source] = Pair(pair.source, [*known.targets, *pair.targets], [*known.records, *pair.records])
         return list(by_source.values())[:limit]
 
     def segments(self, example: Pair, seq_len: int) -> list[Segment]:

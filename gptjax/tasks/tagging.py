@@ -71,7 +71,9 @@ class SpanTask(ExampleTask):
     def tags(self) -> list[str]:
         """The tags in the order of the classifier's outputs."""
         if not self.labels and self.train is None:
-            raise UserError(f"tasks.{self.name} has neither labels nor a file to learn from; set tasks.{self.name}.labels")
+            raise UserError(
+                f"tasks.{self.name} has neither labels nor a file to learn from; set tasks.{self.name}.labels"
+            )
         found = self.labels or sorted({span.label for e in self.examples("train") for span in self.spans_of(e)})
         return spans.tags_of(found, self.scheme)
 

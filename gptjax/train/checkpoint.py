@@ -92,9 +92,7 @@ class Checkpoints:
 
     def save_params(self, params: Params, meta: dict[str, Any]) -> None:
         """Saves parameters that no run here has trained as step 0: there is no more to go on from."""
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave({"step": 0, **meta})
-        )
+        items = ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave({"step": 0, **meta}))
         with self._refusals():
             self._manager.save(0, args=items)
         self.wait()

@@ -45,7 +45,7 @@ def make_loss_fn(cfg: ModelConfig, task: Task | Mixture, seed: int | None) -> Ca
 
     def loss_fn(params: Params, batch: Batch, step, part) -> tuple[Array, Metrics]:
         dropout_key = None
-        if seed is not None and cfg.dropout > 0:
+        if seed is not None and cfg.drops:
             dropout_key = jax.random.fold_in(stream_key(seed, "dropout", step), part)
         heads, x_BTD, aux = read(cfg, params, batch, dropout_key)
         metrics = dict(task.metrics(heads, x_BTD, batch))

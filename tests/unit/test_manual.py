@@ -12,9 +12,9 @@ from gptjax import manual, sharding
 from gptjax.config import ExperimentConfig
 from gptjax.model.config import ModelConfig
 from gptjax.program import build_program
+from gptjax.sharding import Layout, MeshConfig, make_mesh
 from gptjax.tasks.mixture import build_tasks
 from gptjax.tasks.task import Setting
-from gptjax.sharding import Layout, MeshConfig, make_mesh
 
 
 def step_text(rules, **axes):
