@@ -13,7 +13,6 @@ import numpy as np
 
 from gptjax.data import pipeline
 from gptjax.experiment import Experiment
-from gptjax.sample.complete import complete
 from gptjax.tasks.scores import Counts, Score
 from gptjax.tasks.task import ExampleTask, Prediction, Task
 from gptjax.train.config import EvaluationConfig
@@ -36,7 +35,81 @@ class Result(NamedTuple):
     predictions: Sequence[Prediction] = ()
 
     @property
-    def numbers(results: Mapping[str, Result]) -> dict[str, float | None]:
+    def numbers(self) -> dict[str, float | None]:
+        """Every metric by name."""
+        return {**self.means, **{name: value for counts in self.counts for name, value in counts.values().items()}}
+
+    def scores(self) -> dict[str, Score]:
+        """Returns the task's own metrics with their intervals."""
+        return {name: score for counts in self.counts for name, score in counts.scores().items()}
+
+
+def score_all(experiment: Experiment, params: Params) -> dict[str, Result]:
+    """Scores every task that has something to be scored on."""
+    found = {
+        name: score(experiment, name, params)
+        for name, task in experiment.tasks.tasks.items()
+        if not isinstance(task, ExampleTask) or task.valid is not None
+    }
+    if not found:
+        raise UserError("no task has anything to be scored on; set tasks.NAME.valid=FILE")
+    return found
+
+
+def score(experiment: Experiment, name: str, params: Params) -> Result:
+    """Scores a task on all that there is, or on the first evaluation.num_windows or num_examples."""
+    cfg, task = experiment.cfg.evaluation, experiment.tasks.tasks[name]
+    seq_len = min(cfg.seq_len or experiment.model.seq_len, experiment.model.seq_len)
+    is_stream = not isinstance(task, ExampleTask)
+    rows = task.validation_rows(seq_len, cfg.num_windows if is_stream else cfg.num_examples)
+    batch_size = cfg.batch_size or experiment.cfg.data.batch_size
+    batches = pipeline.evaluation_batches(experiment.cfg.data, rows, seq_len, batch_size, experiment.batch_sharding)
+    means, outputs = evaluate(experiment.eval_steps[name], params, batches)
+    if is_stream:
+        return Result(task, means)
+    examples = task.examples("valid", cfg.num_examples)
+    if outputs is None:
+        predictions = _written(experiment, task, examples, params)
+    else:
+        predictions = _read(task, examples, seq_len, outputs)
+    return Result(task, means, task.counts(examples, predictions), examples, predictions)
+
+
+def _read(task: ExampleTask, examples: Sequence[Any], seq_len: int, outputs_RT: np.ndarray) -> list[Prediction]:
+    """Gives the task what was read at the counted positions of each example's segments."""
+    rows, counts = task.pack(examples, seq_len)
+    read = iter(
+        [
+            outputs_RT[row, start:stop][segment.loss_mask_T > 0]
+            for (row, start, stop), segment in zip(rows.places, rows.segments, strict=True)
+        ]
+    )
+    return [
+        task.predict(example, list(itertools.islice(read, count)))
+        for example, count in zip(examples, counts, strict=True)
+    ]
+
+
+def _written(experiment: Experiment, task: ExampleTask, examples: Sequence[Any], params: Params) -> list[Prediction]:
+    """Lets the model write after each prompt."""
+    from gptjax.sample.complete import complete
+
+    tokenizer, sampling = experiment.tokenizer, task.sampling()
+    prompts = [task.prompt(example, experiment.model.seq_len) for example in examples]
+    ids = complete(
+        experiment.model,
+        params,
+        prompts,
+        sampling,
+        experiment.cfg.seed,
+        eos_id=tokenizer.eos_id,
+        vocab_size=tokenizer.vocab_size,
+        batch_size=experiment.cfg.evaluation.batch_size or experiment.cfg.data.batch_size,
+    )
+    return [task.written(example, tokenizer.decode(tokens)) for example, tokens in zip(examples, ids, strict=True)]
+
+
+def numbers(results: Mapping[str, Result]) -> dict[str, float | None]:
     """Returns the metrics for a row of records: of one task by their names; of several by task, and their mean loss.
 
     Those of single labels are left to the files that `write` makes.

@@ -105,9 +105,7 @@ class Place(NamedTuple):
 class Packed:
     """Segments side by side in rows: each is seen by itself alone, and the next opens a row where it does not fit."""
 
-    def __init__(
-        self, label: str, weight: float, segments: Sequence[Segment], seq_len: int, label_arrays: LabelArrays = {}
-    ):
+    def __init__(self, label: str, weight: float, segments: Sequence[Segment], seq_len: int, label_arrays: LabelArrays):
         """Takes segments of at most seq_len tokens."""
         self.label, self.weight = label, weight
         self.segments, self._seq_len, self._label_arrays = segments, seq_len, label_arrays

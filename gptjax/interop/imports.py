@@ -60,7 +60,7 @@ def import_pretrained(pretrained: Pretrained, path: Path, console: Console, *, d
 
 def saved(path: Path) -> Choice:
     """Returns the choice of a workdir's tokenizer, for experiments that start from its config.json."""
-    return Choice("gptjax.data.prepare:saved", {"path": str(Workdir(path.absolute()).tokenizer)})
+    return Choice("saved", {"path": str(Workdir(path.absolute()).tokenizer)})
 
 
 def identity(cfg: ExperimentConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What reads the features at the top: the next-token head (`ModelConfig.head`), and a classifier for each task with labels.
+"""What reads the features at the top: the next-token head (`ModelConfig.head`), and classifiers of tasks with labels.
 
 Shapes: B batch, T position, D model width, V vocabulary.
 """

@@ -15,6 +15,8 @@ from gptjax.plan.roofline import interconnect_seconds
 from gptjax.plan.topology import Fleet
 from gptjax.plan.traffic import hbm_bytes
 from gptjax.program import Program, build_program
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.types import UserError
 
 

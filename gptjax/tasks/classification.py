@@ -42,7 +42,7 @@ class Classification(ExampleTask):
     label_names: str | None = None
     """File with a name a line, where labels in the data are line numbers from 0."""
     until: str | None = None
-    """Only what stands before the first such text in a label counts: ':' makes TREC's coarse classes of its fine ones."""
+    """Of a label only what stands before this text counts: ':' makes TREC's coarse classes of its fine ones."""
     template: str = "{text}"
     """What the model reads, with {text} for the text."""
     lm_weight: float = 0.0
