@@ -54,7 +54,7 @@ class Program:
     @property
     def flops_per_token(self) -> int:
         """Model FLOPs of training on one token (model/accounting.py says what is counted)."""
-        return accounting.flops_per_token(self.model, trained=self.trained)
+        return accounting.flops_per_token(self.model, trained=self.trained, unembeds=self.tasks.unembeds)
 
     @property
     def flops_per_step(self) -> float:

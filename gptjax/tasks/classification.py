@@ -92,6 +92,11 @@ class Classification(ExampleTask):
         return len(self.label_list)
 
     @property
+    def unembeds(self) -> bool:
+        """Whether there is the auxiliary loss."""
+        return self.lm_weight > 0
+
+    @property
     def _several(self) -> str:
         return f"{self.name}.labels"
 

@@ -38,6 +38,11 @@ class Mixture:
         return tuple((name, task.num_labels) for name, task in self.tasks.items() if task.num_labels)
 
     @property
+    def unembeds(self) -> bool:
+        """Whether learning reads the next token."""
+        return any(task.unembeds for task in self.learned.values())
+
+    @property
     def label_arrays(self) -> LabelArrays:
         """What `Batch.labels` holds of each position of a training batch."""
         arrays = {name: array for task in self.learned.values() for name, array in task.label_arrays.items()}

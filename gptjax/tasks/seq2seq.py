@@ -103,7 +103,7 @@ class Seq2Seq(ExampleTask):
         tokenizer = self.setting.tokenizer
         assert tokenizer is not None
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        answer = [*tokenizer.encode(f" {example.targets[0]}").tolist(), *end]
+        answer = [*tokenizer.encode(f" {example.targets[0]}", continued=True).tolist(), *end]
         try:
             prompt = self._prompt(example, seq_len - len(answer) + 1)
         except UserError:
@@ -122,8 +122,8 @@ class Seq2Seq(ExampleTask):
         gap = head[len(head.rstrip(" ")) :]  # a space belongs to the word that follows it
         first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         before = [*first, *tokenizer.encode(head.rstrip(" ")).tolist()]
-        after = tokenizer.encode(tail).tolist()
-        source = tokenizer.encode(f"{gap}{example.source}").tolist()
+        after = tokenizer.encode(tail, continued=True).tolist()
+        source = tokenizer.encode(f"{gap}{example.source}", continued=bool(before)).tolist()
         left = room - len(before) - len(after)
         if left < min(1, len(source)):
             raise UserError(f"{example.records[0].where}: the prompt does not fit into {room} tokens")

@@ -1,5 +1,6 @@
 """The table of tasks."""
 
+from gptjax.tasks.candidates import MultipleChoice, Prompted
 from gptjax.tasks.classification import Classification
 from gptjax.tasks.language_modeling import LanguageModeling
 from gptjax.tasks.seq2seq import Seq2Seq
@@ -11,4 +12,6 @@ TASKS = {
     "tagging": Tagging,
     "roles": Roles,
     "seq2seq": Seq2Seq,
+    "prompted": Prompted,
+    "multiple_choice": MultipleChoice,
 }

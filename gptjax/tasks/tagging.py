@@ -86,6 +86,11 @@ class SpanTask(ExampleTask):
         """One output a tag."""
         return len(self.tags)
 
+    @property
+    def unembeds(self) -> bool:
+        """Tags are all that is read."""
+        return False
+
     def segments(self, example: Any, seq_len: int) -> list[Segment]:
         """Returns the words, those at the end left out where they do not fit; a tag stands at a sub-word of each."""
         words = self.words_of(example)

@@ -80,6 +80,11 @@ class Task(ABC):
         return 0
 
     @property
+    def unembeds(self) -> bool:
+        """Whether its loss reads the next token."""
+        return True
+
+    @property
     def label_arrays(self) -> LabelArrays:
         """What `Batch.labels` holds of it."""
         return {}
@@ -215,10 +220,14 @@ class ExampleTask(Task):
         return {}
 
     def training_rows(self, seq_len: int) -> Sequence[Rows]:
-        """Packs all training examples, in an order that has nothing to do with the file's."""
+        """Packs all training examples."""
+        return [self.pack(self.shuffled_examples(), seq_len)[0]]
+
+    def shuffled_examples(self) -> Sequence[Any]:
+        """Returns the training examples in an order that has nothing to do with the file's."""
         examples = self.examples("train")
         order = np.random.default_rng(0).permutation(len(examples))
-        return [self.pack([examples[i] for i in order], seq_len)[0]]
+        return [examples[i] for i in order]
 
     def validation_rows(self, seq_len: int, limit: int | None) -> Packed:
         """Packs the examples to be scored on."""
