@@ -10,7 +10,7 @@ model has no such limit: its state goes on.
 Shapes: B row (one prompt each), T position, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,18 +98,19 @@ def generate(
     sample_cfg: SampleConfig,
     seed: int,
     *,
-    eos_id: int | None = None,
+    eos_id: int | Collection[int] | None = None,
     vocab_size: int | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[list[list[int]]]:
     """Yields the next tokens of every row, at most `chunk` at a time, until all rows have ended.
 
-    A row ends with `eos_id`, which is yielded, or after `max_tokens`; from then on it yields empty lists. Only ids
-    below `vocab_size` are drawn (None: all of the model's). A prompt must hold a token at least.
+    A row ends with `eos_id` (one of several), which is yielded, or after `max_tokens`; from then on it yields empty
+    lists. Only ids below `vocab_size` are drawn (None: all of the model's). A prompt must hold a token at least.
     """
     assert prompts, "there is nothing to continue"
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no token to go on from"
     cfg = cfg.resolve()
+    ends = frozenset(eos_id if isinstance(eos_id, Collection) else [eos_id])
     rows = [list(map(int, prompt)) for prompt in prompts]
     missing = [sample_cfg.max_tokens] * len(rows)
     longest = max(map(len, rows))
@@ -127,9 +128,9 @@ def generate(
         for r, tokens in enumerate(np.asarray(tokens_BT).tolist()):
             # The token after a full context is still drawn from it.
             room = starts[r] + cfg.max_context + 1 - len(rows[r])
-            new = _until(eos_id, tokens[: max(0, min(missing[r], room))])
+            new = _until(ends, tokens[: max(0, min(missing[r], room))])
             rows[r] += new
-            missing[r] = 0 if new and new[-1] == eos_id else missing[r] - len(new)
+            missing[r] = 0 if new and new[-1] in ends else missing[r] - len(new)
             news.append(new)
         yield news
         if any(missing[r] and len(row) > starts[r] + cfg.max_context for r, row in enumerate(rows)):
@@ -149,17 +150,18 @@ def _pad(contexts: Sequence[Sequence[int]], seq_len: int) -> tuple[np.ndarray, n
     return tokens_BT, np.asarray(lengths, np.int32)
 
 
-def _until(eos_id: int | None, tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+def _until(ends: frozenset[int | None], tokens: list[int]) -> list[int]:
+    return tokens[: next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens))]
 
 
 class Text:
     """The text of a row while it grows; what is shown is never taken back."""
 
-    def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str]):
+    def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str], *, continued: bool = False):
+        """Starts a text, or one that is `continued` from others."""
         self.done = False
         """Whether the text has ended."""
-        self._decoder, self._stop = tokenizer.stream(), stop
+        self._decoder, self._stop = tokenizer.stream(continued=continued), stop
         self._text, self._shown = "", 0
 
     def push(self, tokens: Sequence[int]) -> str:
@@ -196,14 +198,30 @@ def stream_text(
 ) -> Iterator[list[str]]:
     """Yields the next piece of every prompt's continuation, without the prompt, until all have ended.
 
-    An empty prompt goes on from the end-of-document token, or from id 0 where the tokenizer has none.
+    A prompt begins with the tokenizer's beginning of a text, where it has one. Else an empty prompt goes on from the
+    end-of-document token, or from id 0 where the tokenizer has none.
     """
-    first = [tokenizer.eos_id or 0]
-    ids = [tokenizer.encode(prompt).tolist() or first for prompt in prompts]
-    texts = [Text(tokenizer, sample_cfg.stop) for _ in prompts]
-    tokens = generate(
-        cfg, params, ids, sample_cfg, seed, eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size, chunk=chunk
-    )
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    ids = [begin + tokenizer.encode(prompt).tolist() or [tokenizer.eos_id or 0] for prompt in prompts]
+    texts = [Text(tokenizer, sample_cfg.stop, continued=bool(prompt)) for prompt in prompts]
+    ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    yield from stream_rows(cfg, params, tokenizer, ids, texts, sample_cfg, seed, ends=ends, chunk=chunk)
+
+
+def stream_rows(
+    cfg: ModelConfig,
+    params: Params,
+    tokenizer: "Tokenizer",
+    rows: Sequence[Sequence[int]],
+    texts: Sequence[Text],
+    sample_cfg: SampleConfig,
+    seed: int,
+    *,
+    ends: Collection[int],
+    chunk: int = CHUNK,
+) -> Iterator[list[str]]:
+    """Yields the next piece of what follows each row of ids, as the row's text takes it, until all have ended."""
+    tokens = generate(cfg, params, rows, sample_cfg, seed, eos_id=ends, vocab_size=tokenizer.vocab_size, chunk=chunk)
     for news in tokens:
         yield [text.push(new) for text, new in zip(texts, news, strict=True)]
         if all(text.done for text in texts):
