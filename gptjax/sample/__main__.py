@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", type=float, default=getattr(SampleConfig, name))
     parser.add_argument("--top_k", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--step", type=checkpoint, default="latest")
+    parser.add_argument("--step", type=flags.checkpoint, default="latest")
     parser.add_argument("--chat", nargs="?", const="")
     parser.add_argument("--system")
     args = parser.parse(argv)
@@ -167,11 +167,6 @@ def note_length(length: int, max_context: int) -> None:
         print(
             f"note: a prompt has {length} tokens and the model sees {max_context}: only its end counts", file=sys.stderr
         )
-
-
-def checkpoint(text: str) -> str | int:
-    """Reads the value of --step."""
-    return text if text in ("latest", "best") else int(text)
 
 
 def read_stdin() -> str:
