@@ -51,7 +51,7 @@ def _file(path: Path, tokenizer: str | None) -> Pretrained:
 
 
 def _gguf(path: Path) -> Pretrained:
-    from gptjax.interop.gguf_file import GGUFModel
+    from gptjax.interop.gguf import GGUFModel
 
     return GGUFModel(path)
 
