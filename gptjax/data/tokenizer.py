@@ -246,10 +246,19 @@ def bpe(
     return read(Path(path), special_tokens) if path is not None else train(train_texts(), vocab_size, special_tokens)
 
 
+def saved(train_texts: Texts, all_texts: Texts, *, path: str | None = None) -> Tokenizer:
+    """The tokenizer in a folder: that of a run, of an imported model or of prepared text."""
+    if path is None:
+        raise UserError("'saved' needs a path; set data.tokenizer.path to the tokenizer/ of a run or imported model")
+    folders = (Path(path).expanduser(), Path(path).expanduser() / "tokenizer")
+    return load_tokenizer(next((folder for folder in folders if (folder / CONFIG).is_file()), folders[0]))
+
+
 TOKENIZERS = {
     "byte": byte,
     "char": char,
     "bpe": bpe,
+    "saved": saved,
 }
 
 

@@ -80,7 +80,8 @@ class Blueprint:
         problems += _some("has", wrong)
         if problems:
             raise UserError.join(
-                f"{pretrained.source} does not fit its config", [f"{pretrained.source} {problem}" for problem in problems]
+                f"{pretrained.source} does not fit its config",
+                [f"{pretrained.source} {problem}" for problem in problems],
             )
         return lacking
 
@@ -100,7 +101,9 @@ def read_config(fields: Mapping[str, Any], source: str) -> Blueprint:
     """Returns the model that a config.json describes; raises UserError where there is none like it here."""
     model_type = fields.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise UserError(f"{source}: model_type={model_type!r} is not supported; {did_you_mean(str(model_type), FAMILIES)}")
+        raise UserError(
+            f"{source}: model_type={model_type!r} is not supported; {did_you_mean(str(model_type), FAMILIES)}"
+        )
     reader = Fields(fields)
     cfg = FAMILIES[model_type].read(reader)
     if problems := reader.problems or cfg.validate():

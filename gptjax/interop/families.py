@@ -4,15 +4,13 @@ Declarations, read and written by others; `tensors.py` says what the letters of 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from gptjax import registry
 from gptjax.interop.fields import Fields
 from gptjax.interop.tensors import Tensor
 from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
-from gptjax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)

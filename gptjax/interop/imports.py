@@ -17,7 +17,7 @@ from gptjax.data.console import Console
 from gptjax.interop.blueprint import FREE, Blueprint, by_path, read_config
 from gptjax.interop.folder import new_folder
 from gptjax.interop.pretrained import Pretrained
-from gptjax.model.config import DTYPES, ModelConfig
+from gptjax.model.config import DTYPES
 from gptjax.registry import Choice
 from gptjax.sharding import Layout, MeshConfig, make_mesh, shardings
 from gptjax.train.checkpoint import Checkpoints
@@ -25,9 +25,7 @@ from gptjax.train.workdir import Workdir
 from gptjax.types import Params, UserError
 
 
-def import_pretrained(
-    pretrained: Pretrained, path: Path, console: Console, *, dtype: str = "float32"
-) -> int:
+def import_pretrained(pretrained: Pretrained, path: Path, console: Console, *, dtype: str = "float32") -> int:
     """Writes a workdir that holds the model at step 0; returns its number of parameters.
 
     `dtype` is what the model will compute in; its parameters are float32. Raises UserError where the model cannot be

@@ -79,7 +79,9 @@ def _packaged(name: str) -> Path:
 def _downloaded(name: str, console: Console) -> Path:
     """Returns the hub's folder of a model, fetched into the cache of `huggingface_hub` where it is not there yet."""
     if importlib.util.find_spec("huggingface_hub") is None:
-        raise UserError(f"--from={name} is no path, and to fetch it from the hub pip install 'gptjax[interop]' is needed")
+        raise UserError(
+            f"--from={name} is no path, and to fetch it from the hub pip install 'gptjax[interop]' is needed"
+        )
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

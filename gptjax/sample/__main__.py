@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(f"--{name}", type=float, default=getattr(SampleConfig, name))
     parser.add_argument("--top_k", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--step", type=checkpoint, default="latest")
+    parser.add_argument("--step", type=flags.checkpoint, default="latest")
     args = parser.parse(argv)
     cfg = SampleConfig(
         temperature=args.temperature,
@@ -96,11 +96,6 @@ def main(argv: Sequence[str]) -> int:
         print(prompt + "".join(continuation))
     sys.stdout.flush()  # here, where a reader that has left is no error yet
     return 0
-
-
-def checkpoint(text: str) -> str | int:
-    """Reads the value of --step."""
-    return text if text in ("latest", "best") else int(text)
 
 
 def read_stdin() -> str:

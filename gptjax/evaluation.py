@@ -1,0 +1,113 @@
+"""Scores of an experiment's tasks: what the model predicts, how good that is, and the files that say so.
+
+Runs what the experiment has compiled; trains nothing.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gptjax.data import pipeline
+from gptjax.experiment import Experiment
+from gptjax.sample.complete import complete
+from gptjax.tasks.scores import Counts, Score
+from gptjax.tasks.task import ExampleTask, Prediction, Task
+from gptjax.train.config import EvaluationConfig
+from gptjax.train.evaluate import evaluate
+from gptjax.train.workdir import write_atomically
+from gptjax.types import Params, UserError
+
+LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
+
+
+class Result(NamedTuple):
+    """What came of scoring a task."""
+
+    task: Task
+    means: Mapping[str, float | None]
+    """Of what is a mean over targets, such as the loss."""
+    counts: Sequence[Counts] = ()
+    """What the task's own metrics are measured on."""
+    examples: Sequence[Any] = ()
+    predictions: Sequence[Prediction] = ()
+
+    @property
+    def numbers(results: Mapping[str, Result]) -> dict[str, float | None]:
+    """Returns the metrics for a row of records: of one task by their names; of several by task, and their mean loss.
+
+    Those of single labels are left to the files that `write` makes.
+    """
+    each = {name: {m: v for m, v in result.numbers.items() if _is_whole(m)} for name, result in results.items()}
+    if len(each) == 1:
+        return next(iter(each.values()))
+    losses = [own["loss"] for own in each.values()]
+    known = [loss for loss in losses if loss is not None]
+    mean = sum(known) / len(known) if len(known) == len(losses) else None
+    return {"loss": mean, **{f"{name}/{metric}": value for name, own in each.items() for metric, value in own.items()}}
+
+
+def _is_whole(metric: str) -> bool:
+    """Whether a metric is of all labels together."""
+    return "/" not in metric or metric.startswith("loss_by_position/")
+
+
+def criterion(found: Mapping[str, float | None], metric: str) -> float | None:
+    """Returns what the best checkpoint has least of: a loss as it is, other metrics negated.
+
+    Raises UserError where there is no such metric.
+    """
+    if metric not in found:
+        raise UserError(f"evaluation.metric={metric!r} is not measured; valid: {', '.join(found)}")
+    value = found[metric]
+    return -value if value is not None and not metric.endswith(LOWER_IS_BETTER) else value
+
+
+def extent(cfg: EvaluationConfig) -> str:
+    """Says how much is scored."""
+    limits = {"windows": cfg.num_windows, "examples": cfg.num_examples}
+    words = [f"the first {limit:,} {what}" for what, limit in limits.items() if limit is not None]
+    return f"scored on {' and '.join(words)}" if words else "scored on all there is"
+
+
+def table(results: Mapping[str, Result]) -> str:
+    """Returns a table in Markdown: a row a metric, with its interval where it has one."""
+    lines = ["| task | metric | value | 95 % interval | examples |", "|---|---|---:|---|---:|"]
+    for name, result in results.items():
+        for metric, value in result.means.items():
+            lines.append(f"| {name} | {metric} | {'-' if value is None else f'{value:.4f}'} | | |")
+        for metric, found in result.scores().items():
+            if _is_whole(metric):
+                interval = f"{found.low:.4f} to {found.high:.4f}"
+                lines.append(f"| {name} | {metric} | {found.value:.4f} | {interval} | {found.count:,} |")
+        for signature in (counts.signature for counts in result.counts if counts.signature):
+            lines.append(f"| {name} | ({signature}) | | | |")
+    return "\n".join(lines) + "\n"
+
+
+def write(results: Mapping[str, Result], folder: Path, about: Mapping[str, Any]) -> list[Path]:
+    """Writes results.md, results.json and each task's predictions in the format of its file; returns what it wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = {
+        **about,
+        "tasks": {
+            name: {
+                "metrics": dict(result.numbers),
+                "intervals": {name: [found.low, found.high] for name, found in result.scores().items()},
+                "signatures": [counts.signature for counts in result.counts if counts.signature],
+                "examples": len(result.examples),
+            }
+            for name, result in results.items()
+        },
+    }
+    write_atomically(folder / "results.md", table(results))
+    write_atomically(folder / "results.json", json.dumps(document, indent=2) + "\n")
+    written = [folder / "results.md", folder / "results.json"]
+    for name, result in results.items():
+        if isinstance(result.task, ExampleTask):
+            task = result.task
+            written.append(task.write(folder / name, str(task.valid), result.examples, result.predictions))
+    return written
