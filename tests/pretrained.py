@@ -36,7 +36,11 @@ MODELS = {
         },
         "float32",
     ),
-    "llama_linear": ("Llama", {**_SIZES, "rope_parameters": dict(rope_type="linear", factor=2.0, rope_theta=1e4)}, "float16"),
+    "llama_linear": (
+        "Llama",
+        {**_SIZES, "rope_parameters": dict(rope_type="linear", factor=2.0, rope_theta=1e4)},
+        "float16",
+    ),
     "qwen2": (
         "Qwen2",
         {
@@ -57,7 +61,9 @@ TOKENS_T = np.random.default_rng(3).integers(0, VOCAB_SIZE, 48)
 @functools.cache
 def tokenizer() -> bpe.BPETokenizer:
     """The tokenizer of them all: smaller than the models' vocabulary, as Qwen's is."""
-    return bpe.train(["the cat sat on the mat and the dog sat on the log; " * 4, "héllo wörld"], 280, ("<|endoftext|>",))
+    return bpe.train(
+        ["the cat sat on the mat and the dog sat on the log; " * 4, "héllo wörld"], 280, ("<|endoftext|>",)
+    )
 
 
 def make(name: str) -> None:
@@ -72,7 +78,9 @@ def make(name: str) -> None:
     with torch.no_grad():
         for path, param in model.named_parameters():
             noise = torch.randn_like(param)
-            param.copy_(1 + 0.2 * noise if "norm" in path or "ln_" in path and path.endswith("weight") else 0.3 * noise)
+            param.copy_(
+                1 + 0.2 * noise if "norm" in path or ("ln_" in path and path.endswith("weight")) else 0.3 * noise
+            )
     folder = GOLDEN / name
     shutil.rmtree(folder, ignore_errors=True)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
@@ -94,6 +102,10 @@ def folder_of(name: str, target: Path) -> Path:
     """Returns a folder as transformers writes it: the reviewed files and the tokenizer."""
     shutil.copytree(GOLDEN / name, target)
     (target / "tokenizer.json").write_text(json.dumps(tokenizer().settings()["tokenizer"]))
-    said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "chat_template": "{{ messages }}"}
+    said = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "chat_template": "{{ messages }}",
+    }
     (target / "tokenizer_config.json").write_text(json.dumps(said))
     return target
