@@ -8,6 +8,7 @@ import functools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,42 +17,42 @@ from gptjax.data import bpe
 GOLDEN = Path(__file__).parent / "golden" / "pretrained"
 VOCAB_SIZE = 300
 SEQ_LEN = 64
+TEMPLATE = "{{ messages }}"
 NUM_SHOWN = 4
 """Positions at the end of the row whose logits are kept."""
 
-_SIZES = dict(
-    **dict(vocab_size=VOCAB_SIZE, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4),
-    **dict(num_key_value_heads=2, head_dim=8, max_position_embeddings=SEQ_LEN),
+_SIZES: dict[str, Any] = dict(
+    vocab_size=VOCAB_SIZE,
+    hidden_size=16,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=SEQ_LEN,
 )
-_LLAMA3 = dict(rope_type="llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+_HEADS: dict[str, Any] = {**_SIZES, "head_dim": 8}
+_LINEAR = dict(rope_theta=1e4, rope_type="linear", factor=2.0)
+_YARN = dict(rope_theta=1e3, rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
+_LLAMA3 = dict(
+    rope_theta=100.0,
+    rope_type="llama3",
+    factor=4.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)
+_BIASES = dict(attention_bias=True, mlp_bias=True)
 MODELS = {
     "gpt2": ("GPT2", dict(vocab_size=VOCAB_SIZE, n_embd=16, n_layer=2, n_head=2, n_positions=SEQ_LEN), "float32"),
-    "llama": ("Llama", {**_SIZES, "rms_norm_eps": 1e-5}, "float32"),
+    "llama": ("Llama", {**_HEADS, "rms_norm_eps": 1e-5}, "float32"),
     "llama3": (
         "Llama",
-        {
-            **_SIZES,
-            **dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=True, hidden_act="gelu_pytorch_tanh"),
-            "rope_parameters": {**_LLAMA3, "rope_theta": 100.0, "factor": 4.0},
-        },
+        {**_HEADS, **_BIASES, "rope_parameters": _LLAMA3, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"},
         "float32",
     ),
-    "llama_linear": (
-        "Llama",
-        {**_SIZES, "rope_parameters": dict(rope_type="linear", factor=2.0, rope_theta=1e4)},
-        "float16",
-    ),
-    "qwen2": (
-        "Qwen2",
-        {
-            **{name: size for name, size in _SIZES.items() if name != "head_dim"},
-            "rope_parameters": dict(
-                **dict(rope_type="yarn", factor=4.0, rope_theta=1e3, original_max_position_embeddings=16),
-            ),
-        },
-        "bfloat16",
-    ),
-    "qwen3": ("Qwen3", {**_SIZES, "tie_word_embeddings": True}, "float32"),
+    "llama_linear": ("Llama", {**_HEADS, "rope_parameters": _LINEAR}, "float16"),
+    "qwen2": ("Qwen2", {**_SIZES, "rope_parameters": _YARN}, "bfloat16"),
+    "qwen3": ("Qwen3", {**_HEADS, "tie_word_embeddings": True}, "float32"),
 }
 """Class of the config in transformers, its fields, and what the weights are stored as."""
 
@@ -61,9 +62,8 @@ TOKENS_T = np.random.default_rng(3).integers(0, VOCAB_SIZE, 48)
 @functools.cache
 def tokenizer() -> bpe.BPETokenizer:
     """The tokenizer of them all: smaller than the models' vocabulary, as Qwen's is."""
-    return bpe.train(
-        ["the cat sat on the mat and the dog sat on the log; " * 4, "héllo wörld"], 280, ("<|endoftext|>",)
-    )
+    texts = ["the cat sat on the mat and the dog sat on the log; " * 4, "héllo wörld"]
+    return bpe.train(texts, 280, ("<|endoftext|>",))
 
 
 def make(name: str) -> None:
@@ -77,10 +77,9 @@ def make(name: str) -> None:
     model = transformers.AutoModelForCausalLM.from_config(cfg)
     with torch.no_grad():
         for path, param in model.named_parameters():
+            is_scale = "norm" in path or ("ln_" in path and path.endswith("weight"))
             noise = torch.randn_like(param)
-            param.copy_(
-                1 + 0.2 * noise if "norm" in path or ("ln_" in path and path.endswith("weight")) else 0.3 * noise
-            )
+            param.copy_(1 + 0.2 * noise if is_scale else 0.3 * noise)
     folder = GOLDEN / name
     shutil.rmtree(folder, ignore_errors=True)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
@@ -102,10 +101,20 @@ def folder_of(name: str, target: Path) -> Path:
     """Returns a folder as transformers writes it: the reviewed files and the tokenizer."""
     shutil.copytree(GOLDEN / name, target)
     (target / "tokenizer.json").write_text(json.dumps(tokenizer().settings()["tokenizer"]))
-    said = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": "<|endoftext|>",
-        "chat_template": "{{ messages }}",
-    }
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "chat_template": TEMPLATE}
     (target / "tokenizer_config.json").write_text(json.dumps(said))
     return target
+
+
+def angles() -> dict[str, dict[str, Any]]:
+    """Returns how transformers stretches the angles of 32 pairs, and the size of what it turns, by our names."""
+    import transformers
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    found = {}
+    for name, kind in (("linear", "linear"), ("yarn_by_index", "yarn"), ("llama3", "llama3")):
+        rope = {**_LLAMA3, "rope_type": kind, "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 1024}
+        cfg = transformers.LlamaConfig(head_dim=64, max_position_embeddings=8192, rope_parameters=rope)
+        angles_R, size = ROPE_INIT_FUNCTIONS[kind](cfg, None)
+        found[name] = {"angles": angles_R.tolist(), "size": size}
+    return found

@@ -112,7 +112,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> Blueprint:
 
 
 def write_config(cfg: ModelConfig) -> tuple[Blueprint, dict[str, Any]]:
-    """Returns the blueprint and config.json of the first family that holds a model; raises UserError where none does."""
+    """Returns blueprint and config.json of the first family that holds a model; raises UserError where none does."""
     cfg = _complete(cfg.resolve())
     found: dict[str, list[str]] = {}
     for model_type, family in FAMILIES.items():
