@@ -41,15 +41,11 @@ _LLAMA3 = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
-_BIASES = dict(attention_bias=True, mlp_bias=True)
+_UNUSUAL = dict(attention_bias=True, mlp_bias=True, tie_word_embeddings=True, hidden_act="gelu_pytorch_tanh")
 MODELS = {
     "gpt2": ("GPT2", dict(vocab_size=VOCAB_SIZE, n_embd=16, n_layer=2, n_head=2, n_positions=SEQ_LEN), "float32"),
     "llama": ("Llama", {**_HEADS, "rms_norm_eps": 1e-5}, "float32"),
-    "llama3": (
-        "Llama",
-        {**_HEADS, **_BIASES, "rope_parameters": _LLAMA3, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh"},
-        "float32",
-    ),
+    "llama3": ("Llama", {**_HEADS, **_UNUSUAL, "rope_parameters": _LLAMA3}, "float32"),
     "llama_linear": ("Llama", {**_HEADS, "rope_parameters": _LINEAR}, "float16"),
     "qwen2": ("Qwen2", {**_SIZES, "rope_parameters": _YARN}, "bfloat16"),
     "qwen3": ("Qwen3", {**_HEADS, "tie_word_embeddings": True}, "float32"),
@@ -113,7 +109,8 @@ def angles() -> dict[str, dict[str, Any]]:
 
     found = {}
     for name, kind in (("linear", "linear"), ("yarn_by_index", "yarn"), ("llama3", "llama3")):
-        rope = {**_LLAMA3, "rope_type": kind, "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 1024}
+        rope = {**_LLAMA3, "rope_type": kind, "rope_theta": 1e4, "factor": 8.0}
+        rope["original_max_position_embeddings"] = 1024
         cfg = transformers.LlamaConfig(head_dim=64, max_position_embeddings=8192, rope_parameters=rope)
         angles_R, size = ROPE_INIT_FUNCTIONS[kind](cfg, None)
         found[name] = {"angles": angles_R.tolist(), "size": size}

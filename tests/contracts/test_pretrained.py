@@ -39,7 +39,9 @@ def opened(tmp_path_factory):
 
 
 def test_every_family_is_among_them():
-    kinds = {json.loads((pretrained.GOLDEN / name / "config.json").read_text())["model_type"] for name in pretrained.MODELS}
+    kinds = {
+        json.loads((pretrained.GOLDEN / name / "config.json").read_text())["model_type"] for name in pretrained.MODELS
+    }
     assert kinds == set(FAMILIES)
 
 
