@@ -13,6 +13,7 @@ import numpy as np
 
 from gptjax.data import pipeline
 from gptjax.experiment import Experiment
+from gptjax.sample.complete import complete
 from gptjax.tasks.scores import Counts, Score
 from gptjax.tasks.task import ExampleTask, Prediction, Task
 from gptjax.train.config import EvaluationConfig
@@ -92,8 +93,6 @@ def _read(task: ExampleTask, examples: Sequence[Any], seq_len: int, outputs_RT: 
 
 def _written(experiment: Experiment, task: ExampleTask, examples: Sequence[Any], params: Params) -> list[Prediction]:
     """Lets the model write after each prompt."""
-    from gptjax.sample.complete import complete
-
     tokenizer, sampling = experiment.tokenizer, task.sampling()
     prompts = [task.prompt(example, experiment.model.seq_len) for example in examples]
     ids = complete(
