@@ -28,6 +28,7 @@ from gptjax.train.records import Records
 from gptjax.train.signals import StopRequest
 from gptjax.train.state import TrainState, create_state, with_params
 from gptjax.train.step import group_norms
+from gptjax.train.warm_start import adopt
 from gptjax.train.watchdog import Watchdog
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import Metrics, Params, UserError, stream_key
@@ -88,7 +89,7 @@ def initialize(
     experiment: Experiment, checkpoints: Checkpoints, display: Display, allow_change: Sequence[str]
 ) -> tuple[TrainState, int]:
     """Returns the state that a run starts from and its place in the data; the first of these that there is:"""
-    cfg = experiment.cfg.checkpoint
+    cfg, key = experiment.cfg.checkpoint, stream_key(experiment.cfg.seed, "init", 0)
     # 1. the workdir's own last checkpoint
     own = checkpoints.latest()
     if own is not None:
@@ -107,11 +108,16 @@ def initialize(
     # 3. the parameters of another run
     if cfg.init_from is not None:
         other, step = open_checkpoint(Workdir(cfg.init_from), "latest")
-        params = other.restore_params(step, experiment.abstract.params)
-        display.say(f"parameters from step {step} of {cfg.init_from}")
+        if other.meta(step)["tokenizer"] != experiment.corpus.tokenizer.fingerprint:
+            raise UserError(
+                f"checkpoint.init_from={cfg.init_from!r} was trained with another tokenizer, so that its tokens mean "
+                f"something else; set data.tokenizer so that it is the one in {Workdir(cfg.init_from).tokenizer}"
+            )
+        params, lines = adopt(other, step, experiment.abstract.params, experiment.init_params, key)
+        for line in (f"parameters from step {step} of {cfg.init_from}", *lines):
+            display.say(line)
         return with_params(experiment.tx, params, experiment.abstract), 0
     # 4. scratch
-    key = stream_key(experiment.cfg.seed, "init", 0)
     return create_state(experiment.init_params, experiment.tx, key, experiment.abstract), 0
 
 
