@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 from gptjax import registry
 from gptjax.registry import Choice, choice_field
@@ -9,7 +10,7 @@ from gptjax.registry import Choice, choice_field
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
 KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
-ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn")
+ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn", "yarn_by_index", "llama3")
 POSITIVE_OPTIONS = {
     "block": ("d_hidden",),
     "attention": ("window", "soft_cap"),
@@ -21,6 +22,39 @@ POSITIVE_OPTIONS = {
 NORM_PLACEMENTS = ("pre", "post", "sandwich")
 UNLIMITED = 2**31 - 1
 """As many tokens as an int32 can count: the context of a model without slots or positions to run out of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Adapters of low rank beside projections: x W + (alpha / rank) (x A) B (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: int = 0
+    """Columns of A and rows of B; 0 adds no adapters."""
+    alpha: float = 16.0
+    """The adapter's part is multiplied by alpha / rank, so that one learning rate serves all ranks."""
+    targets: str = r"blocks/.*"
+    """Regular expression that matches the whole path of each adapted projection: '.*/(query|value)' is the paper's."""
+    dropout: float = 0.0
+    """Dropout probability on what A reads."""
+
+    def adapts(self, path: str) -> bool:
+        """Returns whether the projection of this path has an adapter."""
+        return self.rank > 0 and re.fullmatch(self.targets, path) is not None
+
+    def validate(self) -> list[str]:
+        """Returns every problem as "field=value is wrong; do this"."""
+        problems = []
+        if self.rank < 0:
+            problems.append(f"rank={self.rank} is negative; 8 is usual, 0 adds no adapters")
+        if not 0 < self.alpha < math.inf:
+            problems.append(f"alpha={self.alpha} is not positive; twice the rank is usual")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout={self.dropout} is not a probability below 1; 0.05 is usual")
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            problems.append(f"targets={self.targets!r} is no regular expression: {error}")
+        return problems
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,8 +91,12 @@ class ModelConfig:
     """The position-wise feed-forward layer."""
     use_bias: bool = True
     """Biases in the projections of attention and feed-forward."""
+    qkv_bias: bool | None = None
+    """Biases of queries, keys and values, where they differ from the others (Qwen2); None is use_bias."""
     head: Choice = choice_field("gptjax.model.heads:HEADS", "lm")
-    """What reads the features at the top; the task says which one it needs."""
+    """What reads the next token from the features at the top."""
+    classifiers: tuple[tuple[str, int], ...] = dataclasses.field(default=(), metadata={"fingerprint": False})
+    """Other outputs by name, and their sizes; an experiment takes them from its tasks."""
     tie_embeddings: bool = True
     """The output projection is the token embedding, transposed."""
     attention_scale: float | None = None
@@ -71,6 +109,8 @@ class ModelConfig:
     """What the logits are multiplied by, over d_model / mup_base_width with muP."""
     dropout: float = 0.0
     """Dropout probability on embeddings and on each sub-layer's output."""
+    lora: LoRAConfig = dataclasses.field(default_factory=LoRAConfig)
+    """Adapters of low rank beside the projections of a model that is given."""
     init_std: float = 0.02
     """Standard deviation of initial weights; projections into the residual stream divide it by sqrt(2 num_layers)."""
     mup_base_width: int | None = None
@@ -109,6 +149,11 @@ class ModelConfig:
         return UNLIMITED if self.num_states else self.seq_len
 
     @property
+    def drops(self) -> bool:
+        """Whether training draws what to drop."""
+        return self.dropout > 0 or (self.lora.rank > 0 and self.lora.dropout > 0)
+
+    @property
     def width_multiplier(self) -> float:
         """How many times wider than the width that hyper-parameters are meant for; 1 without muP (arXiv 2203.03466)."""
         return 1.0 if self.mup_base_width is None else self.d_model / self.mup_base_width
@@ -137,6 +182,7 @@ class ModelConfig:
             num_kv_heads=self.num_kv_heads or self.num_heads,
             d_head=self.d_head or self.d_model // self.num_heads,
             d_ff=self.d_ff or 4 * self.d_model,
+            qkv_bias=self.use_bias if self.qkv_bias is None else self.qkv_bias,
         )
 
     def ignored(self) -> list[str]:
@@ -144,6 +190,7 @@ class ModelConfig:
         if not self.num_states:
             return []
         unused = {"num_heads", "num_kv_heads", "d_head", "d_ff", "mlp", "attention", "attention_scale", "positions"}
+        unused |= {"qkv_bias"}
         if not self.resolve().has_stream:
             unused |= {"norm", "residual_scale"}
 
@@ -157,7 +204,7 @@ class ModelConfig:
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this" (empty where the config fits together)."""
-        problems = []
+        problems = [f"lora.{problem}" for problem in self.lora.validate()]
         for name in ("d_model", "num_layers", "num_heads", "seq_len", "vocab_multiple"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number")

@@ -6,7 +6,9 @@ over blocks is compiled as a loop or unrolled: a checkpoint fits both.
 Shapes: B batch, T position, D model width, V vocabulary, N layers.
 """
 
+import dataclasses
 import functools
+import zlib
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -17,13 +19,13 @@ from gptjax import manual, registry, sharding
 from gptjax.model.attention import ATTENTIONS, Context
 from gptjax.model.cache import Cache, Memory
 from gptjax.model.config import ModelConfig
-from gptjax.model.heads import HEADS
+from gptjax.model.heads import HEADS, classifier
 from gptjax.model.layers import NORMS, Dropout, Embedding, Named
 from gptjax.model.mlp import MLPS
 from gptjax.model.positions import POSITIONS
 from gptjax.model.recurrent import GRU, LSTM
 from gptjax.sharding import constrain
-from gptjax.types import Array, Params
+from gptjax.types import Array, Params, UserError
 
 REMAT: dict[str, Callable | None] = {
     # keeps everything: no second forward pass
@@ -164,13 +166,35 @@ def _init(cfg: ModelConfig, key: Array) -> Params:
     with sharding.use(None):
         params = Decoder(cfg).init(decoder_key, one_BT, one_BT, None, None)["params"]
         head = registry.build(HEADS, cfg.head, cfg).init(head_key, x_BTD, params["tokens"]["embedding"].unbox())
-    return {**params, **({"head": head["params"]} if head else {})}
+        # Each has a key of its own, whatever other classifiers there are.
+        keys = {name: jax.random.fold_in(head_key, zlib.crc32(name.encode())) for name, _ in cfg.classifiers}
+        classifiers = {name: classifier(cfg, name).init(key, x_BTD)["params"] for name, key in keys.items()}
+    return {
+        **params,
+        **({"head": head["params"]} if head else {}),
+        **({"classifiers": classifiers} if classifiers else {}),
+    }
 
 
 @functools.cache
 def _boxes(cfg: ModelConfig) -> Params:
     """Returns the boxes with shapes in place of arrays; a config is traced once, since that takes a while."""
-    return jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
+    boxes = jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
+    if cfg.lora.rank and not adapted(boxes):
+        everywhere = dataclasses.replace(cfg, lora=dataclasses.replace(cfg.lora, targets=".*"))
+        valid = adapted(jax.eval_shape(lambda: _init(everywhere, jax.random.key(0))))
+        raise UserError(
+            f"model.lora.targets={cfg.lora.targets!r} matches no projection; "
+            + (f"it must match a whole path: {', '.join(valid)}" if valid else "this model has none; set lora.rank=0")
+        )
+    return boxes
+
+
+def adapted(params: Params) -> list[str]:
+    """Returns the paths of the projections that have an adapter."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    names = [[key.key for key in path if isinstance(key, jax.tree_util.DictKey)] for path in paths]
+    return ["/".join(path[:-2]) for path in names if path[-2:] == ["lora_a", "kernel"]]
 
 
 def init_params(cfg: ModelConfig, key: Array) -> Params:
@@ -227,24 +251,26 @@ def lr_factors(cfg: ModelConfig) -> Params:
     """Returns, for each parameter, what muP multiplies its learning rate by; 1 everywhere without (arXiv 2203.03466).
 
     For rules that, like Adam's, make updates of one size whatever the gradient's: matrices inside the blocks learn the
-    slower the wider they are. Embeddings, vectors and the head keep the rate; the logits are divided instead.
+    slower the wider they are. Embeddings, vectors and the head keep the rate; the logits are divided instead. An
+    adapter's B keeps it too: its inputs are `rank` wide, whatever the model is (arXiv 2402.12354).
     """
 
     def factor(path, _):
         names = [key.key for key in path]
-        return 1 / cfg.width_multiplier if names[0] == "blocks" and names[-1] == "kernel" else 1.0
+        is_wide = names[0] == "blocks" and names[-1] == "kernel" and "lora_b" not in names
+        return 1 / cfg.width_multiplier if is_wide else 1.0
 
     return jax.tree_util.tree_map_with_path(factor, param_shapes(cfg))
 
 
 def head_params(cfg: ModelConfig, params: Params, x_BTD: Array) -> tuple[Params, Array]:
-    """Returns the parameters that `unembed` reads, whole on each device but for the tensor axis, and x.
+    """Returns the parameters that `unembed` and `classify` read, whole on each device but for the tensor axis, and x.
 
     Called once, for where `unembed` is called part by part: XLA would gather them for every part. By hand they come
     together once x is there, and their gradient is scattered before that of x goes on: so the head is in memory neither
     while the blocks run nor while their gradients are computed.
     """
-    names = ({"tokens"} if cfg.tie_embeddings else set()) | ({"head"} & params.keys())
+    names = ({"tokens"} if cfg.tie_embeddings else set()) | ({"head", "classifiers"} & params.keys())
     axes = logical_axes(cfg)
     head, axes = {name: params[name] for name in names}, {name: axes[name] for name in names}
     if manual.layout() is not None:
@@ -266,6 +292,13 @@ def unembed(cfg: ModelConfig, params: Params, x_BTD: Array, ahead: int = 0) -> A
     variables = {"params": params["head"]} if "head" in params else {}
     embedding_VD = params["tokens"]["embedding"] if cfg.tie_embeddings else None
     return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, embedding_VD, ahead)
+
+
+def classify(cfg: ModelConfig, params: Params, x_BTD: Array, name: str) -> Array:
+    """Returns logits_BTL, in float32, of the classifier of a task."""
+    cfg = cfg.resolve()
+    logits_BTL = classifier(cfg, name).apply({"params": params["classifiers"][name]}, x_BTD)
+    return logits_BTL.astype(jnp.promote_types(logits_BTL.dtype, jnp.float32))
 
 
 def apply(

@@ -53,9 +53,10 @@ def named(initializer: Callable, names: Names) -> Callable:
 class Projection(nn.Module):
     """A linear map of the last `num_inputs` dims to new ones: x_BTD -> y_BTHC, say. The result has the compute dtype.
 
+    Where `cfg.lora` says so, the product of two narrow kernels is added to its kernel, without being formed.
     `depth` is the number of sub-layers whose results add up in the residual stream where this one writes into it: the
     weights start 1 / sqrt(depth) smaller, so that the stream's variance does not grow with depth (GPT-2, Radford et
-    al. 2019, section 2.3).
+    al. 2019, section 2.3). `use_bias` None is the config's.
     """
 
     cfg: ModelConfig
@@ -63,20 +64,37 @@ class Projection(nn.Module):
     names: Names
     num_inputs: int = 1
     depth: int = 1
+    use_bias: bool | None = None
 
     @nn.compact
     def __call__(self, x):
-        """Multiplies, then adds the bias where the config has one."""
+        """Multiplies, then adds the adapter's part and the bias where there are any."""
         dims = x.shape[-self.num_inputs :]
         dtype = jnp.dtype(self.cfg.dtype)
         initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(self.depth))
         kernel = self.param("kernel", named(initializer, self.names), (*dims, *self.features))
-        contract = (tuple(range(x.ndim - self.num_inputs, x.ndim)), tuple(range(self.num_inputs)))
-        y = jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contract, ((), ())))
-        if self.cfg.use_bias:
+        y = _multiply(x, kernel, self.num_inputs, dtype)
+        if self.cfg.lora.adapts("/".join(self.path)):
+            y = y + self._adapter(x, dims, dtype)
+        if self.cfg.use_bias if self.use_bias is None else self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.names[self.num_inputs :]), self.features)
             y = y + bias.astype(dtype)
         return y
+
+    def _adapter(self, x, dims, dtype):
+        """Returns (alpha / rank) (x A) B: 0 at first, since B is; A starts with variance 1 / (3 inputs), as PEFT's."""
+        lora, inputs, outputs = self.cfg.lora, self.names[: self.num_inputs], self.names[self.num_inputs :]
+        initializer = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", tuple(range(self.num_inputs)))
+        a = Kernel((*dims, lora.rank), (*inputs, None), initializer, name="lora_a")()
+        b = Kernel((lora.rank, *self.features), (None, *outputs), nn.initializers.zeros, name="lora_b")()
+        narrow = _multiply(Dropout(lora.dropout, name="lora_dropout")(x), a, self.num_inputs, dtype)
+        return _multiply(narrow * (lora.alpha / lora.rank), b, 1, dtype)
+
+
+def _multiply(x, kernel, num_inputs, dtype):
+    """Contracts the last dims of x with the first of the kernel, both in `dtype`."""
+    contract = (tuple(range(x.ndim - num_inputs, x.ndim)), tuple(range(num_inputs)))
+    return jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contract, ((), ())))
 
 
 class Embedding(nn.Module):

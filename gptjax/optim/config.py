@@ -6,10 +6,17 @@ import re
 
 from gptjax.registry import Choice, choice_field
 
+TRAINED = {
+    "all": r".*",
+    "adapters": r".*/lora_[ab]/kernel|classifiers/.*",
+    "classifiers": r"classifiers/.*",
+}
+"""Names for what is commonly trained: everything, LoRA's adapters with the classifiers, or these on a frozen body."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """One optimiser, one schedule and the groups of parameters that decay or do not."""
+    """What is trained, by one optimiser and one schedule, and the groups of parameters that decay or do not."""
 
     num_steps: int = 1000
     """Length of the run, in optimiser steps."""
@@ -27,6 +34,12 @@ class OptimConfig:
     """Regular expression that matches the whole path of each decayed parameter."""
     no_decay: str = r".*/(bias|scale|embedding)"
     """Regular expression that matches the whole path of each undecayed one; every path matches just one of the two."""
+    trained: str = "all"
+    """What is trained: all, adapters, classifiers, or a regular expression over whole paths. The rest is frozen."""
+    top_layers: int | None = None
+    """Of the blocks, only so many at the top are trained, and no embedding; None is no limit."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate for each layer on the way down: 1 above the blocks, the least for embeddings."""
     lr_factors: tuple[tuple[str, float], ...] = ()
     """Factors on the learning rate, decay included, where a whole path matches: '((".*/bias", 0.5),)'. All multiply."""
     ema_decay: float | None = None
@@ -35,6 +48,11 @@ class OptimConfig:
     """Largest global gradient norm; None never clips."""
     max_skipped_steps: int = 10
     """A step whose loss or gradient is not finite is skipped; more than this many in a row end the run."""
+
+    @property
+    def trained_pattern(self) -> str:
+        """The regular expression over whole paths that `trained` is or stands for."""
+        return TRAINED.get(self.trained, self.trained)
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this"."""
@@ -74,7 +92,11 @@ class OptimConfig:
             problems.append(f"clip_norm={self.clip_norm} is not positive; 1.0 is usual, None never clips")
         if self.max_skipped_steps < 0:
             problems.append(f"max_skipped_steps={self.max_skipped_steps} is negative; 0 stops at the first")
-        for name in ("decay", "no_decay"):
+        if self.top_layers is not None and self.top_layers < 1:
+            problems.append(f"top_layers={self.top_layers} is less than 1; None trains all layers")
+        if not 0 < self.layer_decay <= 1:
+            problems.append(f"layer_decay={self.layer_decay} is not above 0 and at most 1; 0.8 is usual, 1.0 is none")
+        for name in ("decay", "no_decay", "trained"):
             problems += [f"{name}={problem}" for problem in _regex_problems(getattr(self, name))]
         return problems
 

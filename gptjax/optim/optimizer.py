@@ -1,4 +1,7 @@
-"""The optimiser: clipping, an update rule, decay by group, averaging, and skipping of what is not finite."""
+"""The optimiser: clipping, an update rule, decay by group, averaging, and skipping of what is not finite.
+
+It sees the part of the parameters that is trained, and its state is of that part alone.
+"""
 
 import math
 from typing import Any
@@ -10,11 +13,11 @@ from optax import contrib
 
 from gptjax import registry
 from gptjax.optim.config import OptimConfig
-from gptjax.optim.masks import assign_factors, assign_groups
+from gptjax.optim.masks import assign_factors, assign_groups, layer_factors, leaves_of, put, take, trained_part
 from gptjax.optim.matrices import matrices
 from gptjax.optim.rules import OPTIMIZERS, Parts
 from gptjax.optim.schedules import SCHEDULES, with_warmup
-from gptjax.optim.transforms import AverageState, SkipState, average_params, scale_each, skip_nonfinite
+from gptjax.optim.transforms import AverageState, SkipState, average_params, on_part, scale_each, skip_nonfinite
 from gptjax.types import Params
 
 
@@ -30,32 +33,38 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Builds the optimiser for parameters (or their shapes).
 
-    Its update takes the extra argument `loss`, and for Sophia `gradient_at` (optim/curvature.py).
-    `names` are the logical names of the parameters' dims. `factors`, a tree like the parameters' from whoever knows the
-    model, multiplies each one's learning rate, decay included, beside those of the config.
+    Its update takes the gradients of the trained part and all parameters, and the extra argument `loss`, for Sophia
+    `gradient_at` too (optim/curvature.py), a function of the part. `names` are the logical names of the parameters'
+    dims. `factors`, a tree like the parameters' from whoever knows the model, multiplies each one's learning rate,
+    decay included, beside those of the config.
     """
-    groups = assign_groups(params, {"decay": cfg.decay, "no_decay": cfg.no_decay})
+    part = trained_part(cfg, params, names)
+    groups = leaves_of(assign_groups(params, {"decay": cfg.decay, "no_decay": cfg.no_decay}), part)
     decay_mask = jax.tree.map(lambda group: group == "decay", groups)
     schedule = make_schedule(cfg)
     descent = [optax.add_decayed_weights(cfg.weight_decay, decay_mask), optax.scale_by_learning_rate(schedule)]
     if cfg.lr_factors:
-        descent.append(scale_each(assign_factors(params, cfg.lr_factors)))
+        descent.append(scale_each(leaves_of(assign_factors(params, cfg.lr_factors), part)))
+    if cfg.layer_decay != 1:
+        descent.append(scale_each(layer_factors(params, names, part, cfg.layer_decay)))
     if factors is not None:
-        descent.append(scale_each(factors))
-    rule = registry.build(OPTIMIZERS, cfg.optimizer, Parts(tuple(descent), schedule, matrices(params, names)))
+        descent.append(scale_each(leaves_of(factors, part)))
+    parts = Parts(tuple(descent), schedule, matrices(part, leaves_of(names, part)))
+    rule = registry.build(OPTIMIZERS, cfg.optimizer, parts)
     clip = optax.clip_by_global_norm(cfg.clip_norm) if cfg.clip_norm is not None else optax.identity()
     tx = optax.chain(clip, rule)
-    return skip_nonfinite(tx if cfg.ema_decay is None else average_params(tx, cfg.ema_decay))
+    tx = skip_nonfinite(tx if cfg.ema_decay is None else average_params(tx, cfg.ema_decay))
+    return on_part(tx, part)
 
 
 def evaluation_params(opt_state: Any, params: Params) -> Params:
-    """Returns what evaluation and samples use: the average that the optimiser keeps, else `params` itself."""
+    """Returns what evaluation and samples use: averages where the optimiser keeps some, else `params` itself."""
     kinds = (AverageState, contrib.ScheduleFreeState)
     for state in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds)):
         if isinstance(state, AverageState):
-            return state.average
+            return put(params, state.average)
         if isinstance(state, contrib.ScheduleFreeState):
-            return _schedule_free_average(state, params)
+            return put(params, _schedule_free_average(state, take(params, state.z)))
     return params
 
 

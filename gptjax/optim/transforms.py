@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gptjax.optim.masks import take
 from gptjax.types import Params
 
 
@@ -79,6 +80,19 @@ def average_params(inner: optax.GradientTransformation, decay: float) -> optax.G
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def on_part(inner: optax.GradientTransformation, part: Params) -> optax.GradientTransformationExtraArgs:
+    """Lets a transformation see a part of the parameters alone: gradients, state and updates are of that part."""
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params):
+        return inner.init(take(params, part))
+
+    def update(grads, state, params=None, **extra):
+        return inner.update(grads, state, take(params, part), **extra)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
 def scale_each(factors: Any) -> optax.GradientTransformation:
-    """Multiplies the update of each parameter by its factor, out of a tree like the parameters'."""
+    """Multiplies the update of each parameter by its factor, a number or an array, out of a tree like theirs."""
     return optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors))

@@ -15,23 +15,24 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from gptjax.optim.masks import path_of
 from gptjax.train.state import TrainState
 from gptjax.train.workdir import Workdir
 from gptjax.types import Params, UserError
 
-METRIC = "valid_loss"
+METRIC = "criterion"
 AVERAGE = "evaluation_params"
 
 
 class Checkpoints:
-    """The committed checkpoints of a workdir: the latest ones and the best by validation loss."""
+    """The committed checkpoints of a workdir: the latest ones and the best, that with the least criterion."""
 
     def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
         """Opens (and, unless read_only, creates) the directory; what an interrupted save left is swept away."""
@@ -65,15 +66,15 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self) -> tuple[int, float] | None:
-        """Returns the step with the least validation loss and that loss, or None where no checkpoint has one."""
-        losses = [(self._manager.metrics(step), step) for step in self.steps()]
-        known = [(_metric(metrics), step) for metrics, step in losses if metrics]
+        """Returns the step with the least criterion and that criterion, or None where no checkpoint has one."""
+        measured = [(self._manager.metrics(step), step) for step in self.steps()]
+        known = [(_metric(metrics), step) for metrics, step in measured if metrics]
         if not known:
             return None
-        loss, step = min(known)
-        return step, loss
+        criterion, step = min(known)
+        return step, criterion
 
-    def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], valid_loss: float | None) -> None:
+    def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], criterion: float | None) -> None:
         """Starts to save, and returns once the state may be donated; raises UserError where the disk refuses."""
         arrays = {"params": state.params, "opt_state": state.opt_state}
         if (average := state.evaluation_params) is not state.params:
@@ -88,7 +89,14 @@ class Checkpoints:
         if free < size // jax.process_count():  # said before the disk is full: records and samples need room as well
             raise self._unsaved(f"{free / 2**20:,.1f} MiB are free, {size / 2**20:,.1f} MiB are needed")
         with self._refusals():
-            self._manager.save(step, args=items, metrics=None if valid_loss is None else {METRIC: valid_loss})
+            self._manager.save(step, args=items, metrics=None if criterion is None else {METRIC: criterion})
+
+    def save_params(self, params: Params, meta: dict[str, Any]) -> None:
+        """Saves parameters that no run here has trained as step 0: there is no more to go on from."""
+        items = ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave({"step": 0, **meta}))
+        with self._refusals():
+            self._manager.save(0, args=items)
+        self.wait()
 
     def wait(self) -> None:
         """Waits until what was started is committed; raises UserError where the disk refused."""
@@ -122,26 +130,55 @@ class Checkpoints:
 
     def restore_params(self, step: int, abstract: Params) -> Params:
         """Returns the parameters to evaluate, sample from or start with, laid out as `abstract` says."""
-        item = AVERAGE if (self._directory / str(step) / AVERAGE).exists() else "params"
+        item = self._params_item(step)
         return self._restore(step, **{item: ocp.args.StandardRestore(abstract)})[item]
 
+    def param_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each parameter that `restore_params` would read, by path."""
+        with self._reading(step):
+            tree = ocp.StandardCheckpointHandler().metadata(self._directory / str(step) / self._params_item(step)).tree
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {path_of(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    def restore_part(self, step: int, abstract: Params) -> Params:
+        """Returns a part of the parameters, that of `abstract`, whose shapes are those saved; the rest is not read."""
+        folder = self._directory / str(step) / self._params_item(step)
+        args = ocp.args.PyTreeRestore(
+            abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
+        )
+        with self._reading(step):
+            return ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(folder, args=args)
+
+    def refuse_other_model(self, step: int, reason: str) -> NoReturn:
+        """Raises UserError: the parameters of a checkpoint do not fit the model."""
+        raise UserError(
+            f"checkpoint {self._directory / str(step)} is of another model ({reason}); set model.* as in "
+            f"{self._directory.parent / 'config.json'}, or take another checkpoint"
+        )
+
+    def _params_item(self, step: int) -> str:
+        return AVERAGE if (self._directory / str(step) / AVERAGE).exists() else "params"
+
     def _restore(self, step: int, **items: Any) -> Any:
-        folder = self._directory / str(step)
-        try:
+        with self._reading(step):
             return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns what a damaged or foreign checkpoint raises into a UserError."""
+        try:
+            yield
         except Exception as error:
             reason = str(error).split("\n")[0].split(". See full")[0]
             if re.search(r"(?i)requested shape|structures do not match|mismatch", str(error)):
-                raise UserError(
-                    f"checkpoint {folder} is of another model ({reason}); set model.* as in "
-                    f"{self._directory.parent / 'config.json'}, or take another checkpoint"
-                ) from error
+                self.refuse_other_model(step, reason)
             others = [other for other in self.steps() if other != step]
             cure = (
                 f"remove it to go on from step {max(others)}"
                 if others
                 else "there is no other checkpoint to go on from"
             )
+            folder = self._directory / str(step)
             raise UserError(f"checkpoint {folder} cannot be read ({type(error).__name__}: {reason}); {cure}") from error
 
     @contextlib.contextmanager

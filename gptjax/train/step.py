@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gptjax.optim.masks import leaves_of, put, take
 from gptjax.optim.optimizer import skips
 from gptjax.sharding import Layout
 from gptjax.train.loss import on_mesh
@@ -22,6 +23,7 @@ def make_train_step(
     schedule: optax.Schedule,
     layout: Layout,
     names: Params,
+    trained: Params,
     accumulation: Callable[[int], int],
 ) -> Callable:
     """Builds (state, batch) -> (state, metrics).
@@ -29,14 +31,17 @@ def make_train_step(
     Loss and gradients are sums over tokens, divided once by the global token count, so that cutting the batch into
     micro-batches, as many as `accumulation` says for its size, changes nothing but rounding. `metrics` are (sum, count)
     pairs of this step alone, and single numbers with the count 1. `names` are the logical names of the parameters'
-    dims.
+    dims. Gradients are taken of the part `trained` (its shapes) alone, and what is frozen is handed on untouched.
     """
 
     def differentiate(params: Params, batch: Batch, step: Array, part: Array) -> tuple[Params, Metrics]:
-        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(params, batch, step, part)
-        return grads, metrics
+        def loss(leaves: Params) -> tuple[Array, Metrics]:
+            return loss_fn(put(params, leaves), batch, step, part)
 
-    sums = on_mesh(differentiate, layout, names, (names, ()))
+        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(leaves_of(params, trained))
+        return take(grads, trained), metrics
+
+    sums = on_mesh(differentiate, layout, names, (leaves_of(names, trained), ()))
 
     def accumulated(params: Params, batch: Batch, step: Array, count: int) -> tuple[Params, Metrics]:
         # Row r goes to micro-batch r % A: every device keeps its own rows.
@@ -61,13 +66,13 @@ def make_train_step(
 
         def gradient_at(params: Params) -> Params:
             """For rules that differentiate once more: of the first micro-batch, as a mean over its tokens."""
-            part = jax.tree.map(lambda x: x[::num_parts], batch)
-            grads, metrics = sums(params, part, state.step, 0)
+            first = jax.tree.map(lambda x: x[::num_parts], batch)
+            grads, metrics = sums(put(state.params, params), first, state.step, 0)
             return jax.tree.map(lambda g: g / jnp.maximum(metrics["loss"][1], 1), grads)
 
         extra = {"loss": loss_sum, "gradient_at": gradient_at}
         updates, opt_state = tx.update(grads, state.opt_state, state.params, **extra)
-        params = optax.apply_updates(state.params, updates)
+        params = put(state.params, optax.apply_updates(take(state.params, trained), updates))
         before = skips(state.opt_state)
         after = skips(opt_state)
         numbers = {

@@ -40,7 +40,9 @@ def one_step(accumulation, data, table=None):
     tx = skip_nonfinite(optax.sgd(0.5))
     state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
     names = {"table": (None, None)}
-    step = make_train_step(loss_fn, tx, optax.constant_schedule(0.5), layout(), names, lambda batch_size: accumulation)
+    step = make_train_step(
+        loss_fn, tx, optax.constant_schedule(0.5), layout(), names, params, lambda batch_size: accumulation
+    )
     return params, *jax.jit(step)(state, data)
 
 
@@ -129,7 +131,7 @@ def test_a_rule_may_differentiate_the_loss_of_the_first_micro_batch_again():
     state = TrainState(jnp.zeros((), jnp.int32), params, skip_nonfinite(looks).init(params))
     names = {"table": (None, None)}
     step = make_train_step(
-        loss_fn, skip_nonfinite(looks), optax.constant_schedule(0.5), layout(), names, lambda batch_size: 2
+        loss_fn, skip_nonfinite(looks), optax.constant_schedule(0.5), layout(), names, params, lambda batch_size: 2
     )
     with jax.disable_jit():
         step(state, data)

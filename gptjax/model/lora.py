@@ -1,0 +1,57 @@
+"""LoRA's adapters in a tree of parameters: set apart, merged into the weights and taken out again. Knows no files.
+
+Shapes: N layers, I inputs, O outputs, R rank.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+
+from gptjax.model.config import LoRAConfig, ModelConfig
+from gptjax.types import Array, Params
+
+ADAPTER = ("lora_a", "lora_b")
+
+
+def split(params: Params) -> tuple[Params, Params]:
+    """Returns the parameters without adapters, and the adapters alone, under the same paths."""
+    if not isinstance(params, Mapping):
+        return params, {}
+    below = {name: split(value) for name, value in params.items() if name not in ADAPTER}
+    base = {name: rest for name, (rest, _) in below.items()}
+    adapters = {name: found for name, (_, found) in below.items() if found}
+    return base, {**adapters, **{name: params[name] for name in ADAPTER if name in params}}
+
+
+def merge(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
+    """Returns the model without adapters whose weights are W + (alpha / rank) A B: the same function, to rounding."""
+    base, adapters = split(params)
+    plain = dataclasses.replace(cfg, lora=LoRAConfig())
+    return plain, _change(base, adapters, lambda kernel, delta: kernel + delta, cfg.lora) if adapters else base
+
+
+def unmerge(cfg: ModelConfig, merged: Params, adapters: Params) -> Params:
+    """Returns the parameters of a model with adapters, whose config `cfg` is, from merged weights and the adapters."""
+    return _change(merged, adapters, lambda kernel, delta: kernel - delta, cfg.lora, keep=True)
+
+
+def _change(base: Params, adapters: Params, function: Callable, lora: LoRAConfig, *, keep: bool = False) -> Params:
+    if "lora_a" in adapters:
+        delta = (lora.alpha / lora.rank) * _product(
+            base["kernel"].shape, *(adapters[name]["kernel"] for name in ADAPTER)
+        )
+        changed = {**base, "kernel": function(base["kernel"], delta.astype(base["kernel"].dtype))}
+        return {**changed, **adapters} if keep else changed
+    return {
+        name: _change(value, adapters[name], function, lora, keep=keep) if name in adapters else value
+        for name, value in base.items()
+    }
+
+
+def _product(shape: tuple[int, ...], a: Array, b: Array) -> Array:
+    """Returns A B in the shape of the kernel: (layers,) inputs, outputs; float32 products, whatever the platform."""
+    stacked = a.ndim + b.ndim - len(shape) == 3  # beside the rank, the layers stand in all three
+    num_layers, rank = (a.shape[0] if stacked else 1), a.shape[-1]
+    a_NIR, b_NRO = a.reshape(num_layers, -1, rank), b.reshape(num_layers, rank, -1)
+    return jnp.matmul(a_NIR, b_NRO, precision="highest").reshape(shape)
