@@ -116,7 +116,12 @@ def test_imports_follow_the_order_and_the_walls(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: path.name)
 def test_experiments_import_the_config_and_the_base_only(path):
     """An experiment is base plus differences; an ablation says beside it which runs to make of it."""
-    allowed = ("gptjax.config", "gptjax.types", "experiments", *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []))
+    allowed = (
+        "gptjax.config",
+        "gptjax.types",
+        "experiments",
+        *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []),
+    )
     for imported in imports(path):
         assert not imported.startswith("gptjax") or imported.startswith(allowed), imported
 
