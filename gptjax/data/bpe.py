@@ -162,18 +162,19 @@ def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) 
     return tokenizer
 
 
-def read(path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
+def read(path: Path, special_tokens: Sequence[str], **named: str | None) -> BPETokenizer:
     """Reads a tokenizer.json, or a folder that holds one or GPT-2's two files; raises UserError for anything else.
 
-    Vocabulary and merges alone do not say which tokens are special: those in `special_tokens` that they hold.
+    Vocabulary and merges alone do not say which tokens are special: those in `special_tokens` that they hold. `named`
+    is what BPETokenizer takes besides: eos, bos and chat_template.
     """
     if path.is_file() and path.suffix == ".json":
-        return BPETokenizer(_from_json(path.read_text(encoding="utf-8"), str(path)))
+        return BPETokenizer(_from_json(_read_text(path), str(path)), **named)
     if (path / "tokenizer.json").is_file():
-        return read(path / "tokenizer.json", special_tokens)
+        return read(path / "tokenizer.json", special_tokens, **named)
     for vocab, merges in FILES:
         if (path / vocab).is_file() and (path / merges).is_file():
-            return _read_two_files(path / vocab, path / merges, special_tokens)
+            return BPETokenizer(_read_two_files(path / vocab, path / merges, special_tokens), **named)
     if not path.exists():
         raise UserError(
             f"the tokenizer {path} does not exist; correct data.tokenizer.path, or leave it out to train one"
@@ -182,7 +183,7 @@ def read(path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
     raise UserError(f"{path} holds no tokenizer; it should be or hold one of: {names}")
 
 
-def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
+def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
     try:
         vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
         lines = merges_path.read_text(encoding="utf-8").split("\n")
@@ -193,7 +194,7 @@ def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequenc
             f"{vocab_path} and {merges_path.name} are no byte-pair encoding ({error}); get them again"
         ) from None
     library.add_special_tokens([token for token in special_tokens if token in vocab])
-    return BPETokenizer(library)
+    return library
 
 
 def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
@@ -202,6 +203,13 @@ def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     return library
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); get it again") from None
 
 
 def _from_json(text: str, source: str) -> tokenizers.Tokenizer:

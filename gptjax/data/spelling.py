@@ -17,7 +17,7 @@ BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
-def _byte_of_letter() -> dict[str, int]:
+def byte_of_letter() -> dict[str, int]:
     """Returns which byte each letter of byte-level tokens stands for.
 
     Printable bytes of Latin-1 stand for themselves, the others follow from U+0100 on (GPT-2's encoder).
@@ -38,7 +38,7 @@ def spelling_of(library: tokenizers.Tokenizer) -> Callable[[str], bytes] | None:
     """Returns what gives the bytes of a token by its name; None where they depend on its neighbours."""
     steps = _steps(library)
     if [step["type"] for step in steps] == ["ByteLevel"]:
-        byte_of = _byte_of_letter()
+        byte_of = byte_of_letter()
         return lambda token: bytes(byte_of[letter] for letter in token)
     if {"type": "ByteFallback"} not in steps:
         return None

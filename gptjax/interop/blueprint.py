@@ -1,4 +1,4 @@
-"""Which tensors make up one model: a family's declaration with a config filled in, for a file or for a model of ours."""
+"""Which tensors make up one model: a family's declaration with a config filled in, for a file or a model of ours."""
 
 import dataclasses
 import functools
@@ -112,7 +112,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> Blueprint:
 
 
 def write_config(cfg: ModelConfig) -> tuple[Blueprint, dict[str, Any]]:
-    """Returns the first family's blueprint that holds a model, and its config.json; raises UserError where none does."""
+    """Returns blueprint and config.json of the first family that holds a model; raises UserError where none does."""
     cfg = _complete(cfg.resolve())
     found: dict[str, list[str]] = {}
     for model_type, family in FAMILIES.items():
@@ -135,7 +135,7 @@ def write_config(cfg: ModelConfig) -> tuple[Blueprint, dict[str, Any]]:
 
 # ---- what a family cannot hold
 
-FREE = ("dropout", "init_std", "vocab_multiple", "dtype", "remat", "scan_layers", "require_kernel")
+_FREE = ("dropout", "init_std", "vocab_multiple", "dtype", "remat", "scan_layers", "require_kernel")
 """Options that change nothing in what the parameters mean."""
 
 
@@ -157,7 +157,7 @@ def _flat(cfg: ModelConfig) -> dict[str, Any]:
             value = registry.resolve(field.metadata["table"], value)
             flat |= {f"{field.name}.{option}": setting for option, setting in value.kwargs.items()}
             flat[f"{field.name}.name"] = value.name
-        elif field.name not in (*FREE, "attention_scale"):
+        elif field.name not in (*_FREE, "attention_scale"):
             flat[field.name] = value
     return flat
 

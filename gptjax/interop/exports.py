@@ -15,6 +15,7 @@ from gptjax.interop.blueprint import Blueprint, by_path, write_config
 from gptjax.interop.folder import new_folder
 from gptjax.interop.library import library_json
 from gptjax.interop.tensors import Tensor
+from gptjax.model import lora
 from gptjax.model.config import ModelConfig
 from gptjax.types import Params, UserError
 
@@ -34,10 +35,12 @@ def export_huggingface(
 ) -> str:
     """Writes the folder and returns the model_type of the family that holds the model.
 
-    A shard holds at most `shard_size` bytes, or one tensor. Raises UserError where no family has the model's options.
+    A shard holds at most `shard_size` bytes, or one tensor. Adapters are merged into the weights. Raises UserError
+    where no family has the model's options.
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype={dtype} is unknown; weights are written as {', '.join(DTYPES)}")
+    cfg, params = lora.merge(cfg, params)
     blueprint, fields = write_config(cfg)
     ends = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.bos_id}
     with new_folder(path) as folder:
@@ -95,13 +98,12 @@ def plan_shards(sizes: Mapping[str, int], shard_size: int) -> list[list[str]]:
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer, seq_len: int) -> None:
-    names = {i: name for name, i in tokenizer.special_tokens.items()}
-    roles = {"eos_token": names.get(tokenizer.eos_id), "bos_token": names.get(tokenizer.bos_id)}
+    roles = {"eos_token": tokenizer.eos_id, "bos_token": tokenizer.bos_id}
     said = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": seq_len,
         "clean_up_tokenization_spaces": False,
-        **{role: name for role, name in roles.items() if name is not None},
+        **{role: name for role, i in roles.items() for name, other in tokenizer.special_tokens.items() if i == other},
     }
     if tokenizer.chat_template is not None:
         said["chat_template"] = tokenizer.chat_template

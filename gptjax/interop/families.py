@@ -34,6 +34,9 @@ class Family:
 # ---- Llama and its descendants
 
 _ACTIVATIONS = {"silu": "swiglu", "gelu_pytorch_tanh": "geglu", "gelu_new": "geglu", "gelu_fast": "geglu"}
+_ROPE = ("rope_theta", "rope_type", "type", "factor", "original_max_position_embeddings", "partial_rotary_factor")
+_ROPE += ("low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate", "finetuned")
+_ROPE += ("attention_factor", "mscale", "mscale_all_dim")
 _SCALINGS = {"default": "none", "linear": "linear", "llama3": "llama3", "yarn": "yarn_by_index"}
 
 
@@ -63,6 +66,7 @@ def _read_rotary(fields: Fields) -> Choice:
     rope = fields.group("rope_parameters" if "rope_parameters" in fields else "rope_scaling")
     base = (rope if "rope_theta" in rope else fields).number("rope_theta", 10_000.0)
     kind = rope.choice("rope_type" if "rope_type" in rope else "type", _SCALINGS, "default")
+    rope.known(*_ROPE)
     for group in (rope, fields):
         group.only("partial_rotary_factor", 1, why="all channels are turned in this family")
     if kind == "none":
@@ -86,7 +90,8 @@ def _read_rotary(fields: Fields) -> Choice:
 def _read_llama(fields: Fields) -> ModelConfig:
     heads = fields.size("num_attention_heads")
     biases = fields.flag("attention_bias", False)
-    fields.only("mlp_bias", biases, why=f"attention_bias is {biases}, and biases are everywhere or nowhere")
+    if fields.flag("mlp_bias", False) != biases:
+        fields.problems.append(f"attention_bias={biases} is not mlp_bias: both have biases here, or none has")
     return ModelConfig(**_body(fields, heads), use_bias=biases)
 
 
@@ -105,8 +110,9 @@ def _read_qwen3(fields: Fields) -> ModelConfig:
 
 
 def _refuse_windows(fields: Fields) -> None:
-    if fields.flag("use_sliding_window", False):
-        fields.only("use_sliding_window", False, why="windows in some of the layers; false is what was released")
+    fields.only("use_sliding_window", False, why="layers differ in what they see; the released models have false")
+    if "sliding_attention" in (kinds := fields.items("layer_types")):
+        fields.problems.append(f"layer_types={kinds} is not supported; valid: full_attention in every layer")
 
 
 def _write_llama(cfg: ModelConfig) -> dict[str, Any]:

@@ -57,6 +57,21 @@ class Fields:
         if value is not None and value not in valid:
             self.problems.append(f"{self._prefix}{name}={value!r} is not supported: {why}")
 
+    def known(self, *names: str) -> None:
+        """Refuses fields of other names."""
+        self.problems += [
+            f"{self._prefix}{name} is not supported; valid: {', '.join(names)}"
+            for name in self._values.keys() - {*names}
+        ]
+
+    def items(self, name: str) -> list[Any]:
+        """Returns a list, an empty one where it is missing."""
+        value = self._value(name, [])
+        if not isinstance(value, list):
+            self._refuse(name, value, "a list")
+            return []
+        return value
+
     def group(self, name: str) -> "Fields":
         """Returns the fields of a field, none where it is missing."""
         value = self._value(name, {})

@@ -52,15 +52,10 @@ class HuggingFaceModel(Pretrained):
 
     def tokenizer(self) -> Tokenizer:
         """Returns the tokenizer, with the special tokens and the chat template that the files beside it name."""
-        said = self._optional(TOKENIZER)
-        template = said.get("chat_template")
-        if (file := self._folder / "chat_template.jinja").is_file():
-            template = _read(file)
-        if isinstance(template, list):  # several, by name
-            template = next((t.get("template") for t in template if t.get("name") == "default"), None)
-        special = (END_OF_TEXT, *filter(None, (self._special(role) for role in ("eos", "bos"))))
-        roles = {"eos": self._special("eos"), "bos": self._special("bos") if self._begins() else None}
-        return bpe.read(self._folder, special, **roles, chat_template=template if isinstance(template, str) else None)
+        eos, bos = self._special("eos"), self._special("bos")
+        special = [token for token in (END_OF_TEXT, eos, bos) if token is not None]
+        begins = bos if self._begins() else None
+        return bpe.read(self._folder, special, eos=eos, bos=begins, chat_template=self._template())
 
     def _files(self) -> dict[Path, set[str] | None]:
         """Returns the files of the weights, and of shards which tensors the index expects there."""
@@ -93,7 +88,24 @@ class HuggingFaceModel(Pretrained):
                 token = token.get("content")
             if isinstance(token, str):
                 return token
+        added = self._optional("tokenizer.json").get("added_tokens")
+        names = {token["id"]: token.get("content") for token in _dicts(added) if isinstance(token.get("id"), int)}
+        for name in (GENERATION, CONFIG):
+            ids = self._optional(name).get(f"{role}_token_id")
+            first = ids[0] if isinstance(ids, list) and ids else ids
+            if isinstance(first, int) and isinstance(names.get(first), str):
+                return names[first]
         return None
+
+    def _template(self) -> str | None:
+        """Returns how conversations are written, where a file says so."""
+        if (file := self._folder / "chat_template.jinja").is_file():
+            return _read(file)
+        template = self._optional(TOKENIZER).get("chat_template")
+        if isinstance(template, list):  # several, by name
+            found = (choice for choice in _dicts(template) if choice.get("name") == "default")
+            template = next(found, {}).get("template")
+        return template if isinstance(template, str) else None
 
     def _begins(self) -> bool:
         """Whether a text begins with a token of its own, as the tokenizer's files say in one of two ways."""
@@ -101,9 +113,13 @@ class HuggingFaceModel(Pretrained):
         if isinstance(said, bool):
             return said
         processor = self._optional("tokenizer.json").get("post_processor")
-        steps = [processor, *(processor.get("processors") or ())] if isinstance(processor, dict) else []
-        singles = [step.get("single") for step in steps if isinstance(step, dict)]
-        return any(isinstance(single, list) and single and "SpecialToken" in single[0] for single in singles)
+        steps = _dicts([processor]) + _dicts(processor.get("processors") if isinstance(processor, dict) else None)
+        return any("SpecialToken" in first for step in steps for first in _dicts(step.get("single"))[:1])
+
+
+def _dicts(values: Any) -> list[dict]:
+    """Returns the objects of a list, none of what is no list."""
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from gptjax import config, model
 from gptjax.config import ExperimentConfig
 from gptjax.data.config import DataConfig
 from gptjax.data.console import Console
-from gptjax.interop.blueprint import FREE, Blueprint, by_path, read_config
+from gptjax.interop.blueprint import Blueprint, by_path, read_config
 from gptjax.interop.folder import new_folder
 from gptjax.interop.pretrained import Pretrained
 from gptjax.model.config import DTYPES
@@ -39,35 +38,18 @@ def import_pretrained(pretrained: Pretrained, path: Path, console: Console, *, d
         params, cfg = load(blueprint, pretrained, console), dataclasses.replace(blueprint.cfg, dtype=dtype)
         if tokenizer.vocab_size > (cfg.vocab_size or 0):
             raise UserError(
-                f"{pretrained.source}: its tokenizer has {tokenizer.vocab_size:,} tokens and the model {cfg.vocab_size:,}; "
-                f"take the tokenizer that it was trained with"
+                f"{pretrained.source}: its tokenizer has {tokenizer.vocab_size:,} tokens and the model "
+                f"{cfg.vocab_size:,}; take the tokenizer that it was trained with"
             )
         workdir = Workdir(partial)
         tokenizer.save(workdir.tokenizer)
-        whole = ExperimentConfig(model=cfg, data=DataConfig(tokenizer=saved(path)))
-        plain = config.to_plain(whole)
-        meta = {
-            "config": plain,
-            "fingerprint": identity(whole),
-            "tokenizer": tokenizer.fingerprint,
-            "imported_from": pretrained.source,
-        }
+        own_tokenizer = Choice("saved", {"path": str(Workdir(path.absolute()).tokenizer)})
+        plain = config.to_plain(ExperimentConfig(model=cfg, data=DataConfig(tokenizer=own_tokenizer)))
+        meta = {"config": plain, "tokenizer": tokenizer.fingerprint, "imported_from": pretrained.source}
         with Checkpoints(workdir.checkpoints) as checkpoints:
             checkpoints.save_params(params, meta)
         workdir.write_config(plain)
     return model.num_params(cfg)
-
-
-def saved(path: Path) -> Choice:
-    """Returns the choice of a workdir's tokenizer, for experiments that start from its config.json."""
-    return Choice("saved", {"path": str(Workdir(path.absolute()).tokenizer)})
-
-
-def identity(cfg: ExperimentConfig) -> dict[str, Any]:
-    """Returns the options that make an imported model the one it is: those of the model that its parameters depend on."""
-    free = {f"model.{name}" for name in FREE}
-    flat = config.fingerprint(cfg)
-    return {name: value for name, value in flat.items() if name.startswith("model.") and name not in free}
 
 
 def load(blueprint: Blueprint, pretrained: Pretrained, console: Console) -> Params:

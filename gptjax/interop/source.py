@@ -1,7 +1,7 @@
 """Which reader a --from is for: a folder, a file by its first bytes, an installed package, or an id on the hub."""
 
-import importlib
 import importlib.metadata
+import importlib.util
 import re
 from pathlib import Path
 

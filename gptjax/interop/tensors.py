@@ -1,8 +1,9 @@
 """Tensors of a file and the parameters that they hold: one layout into the other.
 
-Dims are letters. A space stands between those of a tensor: "HC D" has heads and channels in one dim, which here are two.
+Dims are letters. A space stands between those of a tensor: "HC D" has heads and channels in one dim, two dims here.
 
-Letters: D model width, F feed-forward width, H query heads, K key/value heads, C head channels, V vocabulary, T position.
+Letters: D model width, F feed-forward width, H query heads, K key/value heads, C head channels, V vocabulary, T
+position.
 """
 
 import dataclasses

@@ -45,9 +45,9 @@ class SelfAttention(nn.Module):
     """Grouped-query attention over a causal, segment-aware window (Ainslie et al. 2023, arXiv 2305.13245).
 
     `window` limits a query to that many keys, itself included (arXiv 2004.05150); `qk_norm` normalises queries and keys
-    over their channels before they turn (arXiv 2010.04245), with the epsilon of `norm`, which bounds the scores; `soft_cap` bounds them by a tanh
-    (Gemma 2, arXiv 2408.00118); `sink` gives each head a learned score that takes weight and gives nothing (gpt-oss,
-    arXiv 2508.10925), so that a head may look at nothing.
+    over their channels before they turn, with the epsilon of `norm`, which bounds the scores (arXiv 2010.04245);
+    `soft_cap` bounds them by a tanh (Gemma 2, arXiv 2408.00118); `sink` gives each head a learned score that takes
+    weight and gives nothing (gpt-oss, arXiv 2508.10925), so that a head may look at nothing.
 
     A variant is a subclass that overrides `mask_BTS` (which keys are seen) or `mix` (what is done with them); plain XLA
     runs it on every platform.

@@ -1,4 +1,4 @@
-"""LoRA's adapters in a tree of parameters: apart from the weights, merged into them and taken out again. Knows no files.
+"""LoRA's adapters in a tree of parameters: set apart, merged into the weights and taken out again. Knows no files.
 
 Shapes: N layers, I inputs, O outputs, R rank.
 """

@@ -6,7 +6,7 @@ A part of a parameter tree is a tree with some of its leaves, and may have fewer
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,27 +75,35 @@ def trained_part(cfg: OptimConfig, params: Params, names: Any) -> Params:
             f"{', '.join(TRAINED)} or match whole paths, such as {', '.join(near)}"
         )
 
-    def one(key_path, x, dims):
-        stacked, path = dims[:1] == ("layers",), path_of(key_path)
-        if not re.fullmatch(pattern, path) or (cfg.top_layers is not None and re.fullmatch(BELOW_BLOCKS, path)):
-            return None
-        if cfg.top_layers is None or not stacked:
+    def wanted(path: str) -> bool:
+        below = cfg.top_layers is not None and re.fullmatch(BELOW_BLOCKS, path)
+        return re.fullmatch(pattern, path) is not None and not below
+
+    def one(x, dims):
+        num_layers = x.shape[0] if dims[:1] == ("layers",) else None
+        if num_layers is None or cfg.top_layers is None:
             return jax.ShapeDtypeStruct(x.shape, x.dtype)
-        if x.shape[0] < cfg.top_layers:
-            raise UserError(f"optim.top_layers={cfg.top_layers} is more than the model's {x.shape[0]} layers")
+        if num_layers < cfg.top_layers:
+            raise UserError(f"optim.top_layers={cfg.top_layers} is more than the model's {num_layers} layers")
         return jax.ShapeDtypeStruct((cfg.top_layers, *x.shape[1:]), x.dtype)
 
-    part = _without_none(jax.tree_util.tree_map_with_path(one, params, names))
+    part = part_where(params, wanted)
     if not part:
         raise UserError(f"optim.top_layers={cfg.top_layers} leaves nothing of optim.trained={cfg.trained!r} to train")
+    return jax.tree.map(one, part, leaves_of(names, part))
+
+
+def part_where(tree: Mapping[str, Any], wanted: Callable[[str], bool], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of a tree (of anything) whose paths are wanted, without branches that have none."""
+    part = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if not isinstance(value, Mapping):
+            if wanted(path):
+                part[key] = value
+        elif below := part_where(value, wanted, f"{path}/"):
+            part[key] = below
     return part
-
-
-def _without_none(tree: Any) -> Any:
-    if not isinstance(tree, Mapping):
-        return tree
-    below = {key: _without_none(value) for key, value in tree.items()}
-    return {key: value for key, value in below.items() if value is not None and value != {}}
 
 
 def leaves_of(tree: Any, part: Params) -> Any:

@@ -36,6 +36,8 @@ Continues each prompt with the model of DIR, or answers it with --chat.
   --top_p=P                 only the likeliest tokens that together have probability P
   --min_p=P                 only tokens at least P times as likely as the likeliest
   --repetition_penalty=1    above 1 makes tokens of the text so far less likely
+  --num_beams=1             above 1: beam search for the likeliest text; the rules above then have no effect
+  --length_penalty=1        beam search ranks texts by log-probability / length ** penalty
   --seed=0                  the same seed gives the same text, another seed another
   --step=latest             which checkpoint: latest, best (by validation loss) or a number
   --help                    this text
@@ -55,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--prompt", action="append", default=[])
     parser.add_argument("--stop", action="append", default=[])
     parser.add_argument("--max_tokens", type=int, default=SampleConfig.max_tokens)
-    for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+    parser.add_argument("--num_beams", type=int, default=SampleConfig.num_beams)
+    for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
         parser.add_argument(f"--{name}", type=float, default=getattr(SampleConfig, name))
     parser.add_argument("--top_k", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -69,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         top_p=args.top_p,
         min_p=args.min_p,
         repetition_penalty=args.repetition_penalty,
+        num_beams=args.num_beams,
+        length_penalty=args.length_penalty,
         max_tokens=args.max_tokens,
         stop=tuple(args.stop),
     )
@@ -81,6 +86,8 @@ def main(argv: Sequence[str]) -> int:
         problems.append("--prompt=- stands twice; standard input is read once")
     if problems:
         raise UserError("\n".join(problems))
+    if ignored := cfg.ignored():
+        print(f"note: --num_beams={cfg.num_beams} leaves out {', '.join(f'--{n}' for n in ignored)}", file=sys.stderr)
     default = [""] if args.chat is None else []
     prompts = [read_stdin() if prompt == "-" else prompt for prompt in args.prompt or default]
 

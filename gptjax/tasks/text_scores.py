@@ -72,7 +72,9 @@ def sentences(text: str) -> list[str]:
 
     Needs no trained splitter, whose data would have to be fetched. "e.g. this" stays whole; "Dr. Who" does not.
     """
-    return [part for part in re.split(r"\s*\n\s*|(?<=[.!?])[\"')\]]*\s+(?=[^a-zß-ÿ\s])", text.strip()) if part]
+    return [
+        part for part in re.split(r"\s*\n\s*|(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[^a-zß-ÿ\s])", text.strip()) if part
+    ]
 
 
 def exact_match(references: References, predicted: Sequence[str]) -> Counts:

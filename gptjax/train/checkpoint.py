@@ -15,13 +15,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from gptjax.optim.masks import path_of
 from gptjax.train.state import TrainState
 from gptjax.train.workdir import Workdir
 from gptjax.types import Params, UserError
@@ -129,26 +130,55 @@ class Checkpoints:
 
     def restore_params(self, step: int, abstract: Params) -> Params:
         """Returns the parameters to evaluate, sample from or start with, laid out as `abstract` says."""
-        item = AVERAGE if (self._directory / str(step) / AVERAGE).exists() else "params"
+        item = self._params_item(step)
         return self._restore(step, **{item: ocp.args.StandardRestore(abstract)})[item]
 
+    def param_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each parameter that `restore_params` would read, by path."""
+        with self._reading(step):
+            tree = ocp.StandardCheckpointHandler().metadata(self._directory / str(step) / self._params_item(step)).tree
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {path_of(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    def restore_part(self, step: int, abstract: Params) -> Params:
+        """Returns a part of the parameters, that of `abstract`, whose shapes are those saved; the rest is not read."""
+        folder = self._directory / str(step) / self._params_item(step)
+        args = ocp.args.PyTreeRestore(
+            abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True
+        )
+        with self._reading(step):
+            return ocp.Checkpointer(ocp.PyTreeCheckpointHandler()).restore(folder, args=args)
+
+    def refuse_other_model(self, step: int, reason: str) -> NoReturn:
+        """Raises UserError: the parameters of a checkpoint do not fit the model."""
+        raise UserError(
+            f"checkpoint {self._directory / str(step)} is of another model ({reason}); set model.* as in "
+            f"{self._directory.parent / 'config.json'}, or take another checkpoint"
+        )
+
+    def _params_item(self, step: int) -> str:
+        return AVERAGE if (self._directory / str(step) / AVERAGE).exists() else "params"
+
     def _restore(self, step: int, **items: Any) -> Any:
-        folder = self._directory / str(step)
-        try:
+        with self._reading(step):
             return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns what a damaged or foreign checkpoint raises into a UserError."""
+        try:
+            yield
         except Exception as error:
             reason = str(error).split("\n")[0].split(". See full")[0]
             if re.search(r"(?i)requested shape|structures do not match|mismatch", str(error)):
-                raise UserError(
-                    f"checkpoint {folder} is of another model ({reason}); set model.* as in "
-                    f"{self._directory.parent / 'config.json'}, or take another checkpoint"
-                ) from error
+                self.refuse_other_model(step, reason)
             others = [other for other in self.steps() if other != step]
             cure = (
                 f"remove it to go on from step {max(others)}"
                 if others
                 else "there is no other checkpoint to go on from"
             )
+            folder = self._directory / str(step)
             raise UserError(f"checkpoint {folder} cannot be read ({type(error).__name__}: {reason}); {cure}") from error
 
     @contextlib.contextmanager

@@ -10,7 +10,8 @@ import pytest
 from gptjax import model, registry
 from gptjax.model.config import ModelConfig
 from gptjax.optim.config import OptimConfig
-from gptjax.optim.optimizer import OPTIMIZERS, make_optimizer, skips
+from gptjax.optim.masks import leaves_of, put, take, trained_part
+from gptjax.optim.optimizer import OPTIMIZERS, evaluation_params, make_optimizer, skips
 from gptjax.registry import Choice
 from gptjax.sharding import Layout, MeshConfig, make_mesh
 from gptjax.train.checkpoint import Checkpoints
@@ -150,6 +151,35 @@ def test_a_step_that_is_not_finite_changes_nothing(name):
     params, state, _ = step(params, state, jax.tree.map(lambda p: p * jnp.nan, params))
     jax.tree.map(np.testing.assert_array_equal, before, (params, state.inner))
     assert int(skips(state).total) == 1
+
+
+@optimizers
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_its_state_is_of_the_trained_part_alone(name, ema_decay):
+    """Of the top layer's queries: their updates are those of a run in which nothing else exists."""
+    if name == "schedule_free" and ema_decay is not None:
+        pytest.skip("it averages by itself")
+    options = {"ema_decay": ema_decay, "weight_decay": 0.1, "clip_norm": 0.1}
+    cfg = config(name, trained="blocks/attention/query/.*", top_layers=1, **options)
+    tx, alone = make_optimizer(cfg, some(SHAPES), some(NAMES)), random_params(0)
+    part = trained_part(cfg, some(SHAPES), some(NAMES))
+    single = make_optimizer(config(name, **options), part, leaves_of(some(NAMES), part))
+
+    def update(tx, params, grads):
+        updates, state = tx.update(grads, tx.init(params), params, loss=1.0, gradient_at=identity)
+        updates, state = tx.update(grads, state, params, loss=1.0, gradient_at=identity)
+        return updates, state, evaluation_params(state, params)
+
+    grads = take(random_params(1), part)
+    updates, state, evaluated = jax.jit(functools.partial(update, tx))(alone, grads)
+    expected, only, evaluated_alone = jax.jit(functools.partial(update, single))(take(alone, part), grads)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8), updates, expected)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, only)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5),
+        evaluated,
+        put(alone, evaluated_alone),
+    )
 
 
 @pytest.mark.parametrize(

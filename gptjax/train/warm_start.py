@@ -1,0 +1,49 @@
+"""The parameters of another run for a model that has more of them, or fewer: adapters and classifiers may differ."""
+
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+
+from gptjax.optim.masks import leaves_of, part_where, path_of, put
+from gptjax.train.checkpoint import Checkpoints
+from gptjax.types import Params
+
+ADDED = r".*/lora_[ab]/.*|(classifiers|head)/.*"
+"""What a model may have that the checkpoint lacks, or the other way round; by whole paths."""
+
+
+def adopt(
+    checkpoints: Checkpoints, step: int, abstract: Params, init_params: Callable, key: jax.Array
+) -> tuple[Params, list[str]]:
+    """Returns the parameters of a checkpoint, laid out as `abstract` says, and lines that say what differs.
+
+    What the checkpoint lacks comes from `init_params` (key -> all parameters); what the model lacks is not read. Raises
+    UserError where anything but adapters, classifiers and heads differs.
+    """
+    saved = checkpoints.param_shapes(step)
+    asked = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    absent, left_out = sorted(asked.keys() - saved.keys()), sorted(saved.keys() - asked.keys())
+    for paths, where in ((absent, "there"), (left_out, "in this model")):
+        if foreign := [path for path in paths if not re.fullmatch(ADDED, path)]:
+            checkpoints.refuse_other_model(step, f"there is no {foreign[0]} {where}")
+    for path in asked.keys() & saved.keys():
+        if (here := tuple(asked[path].shape)) != saved[path]:
+            checkpoints.refuse_other_model(step, f"{path} has the shape {saved[path]} there and {here} here")
+    shared = part_where(abstract, lambda path: path in saved)
+    params = put(abstract, checkpoints.restore_part(step, shared))
+    lines = []
+    if absent:
+        fresh = part_where(abstract, lambda path: path not in saved)
+        where = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+        params = put(params, jax.jit(lambda key: leaves_of(init_params(key), fresh), out_shardings=where)(key))
+        lines.append(f"fresh, since it has none: {_in_words(absent)}")
+    if left_out:
+        lines.append(f"left out, since the model has none: {_in_words(left_out)}")
+    return params, lines
+
+
+def _in_words(paths: Sequence[str]) -> str:
+    """Names up to four parameters, and how many more there are."""
+    shown = paths if len(paths) <= 4 else paths[:3]
+    return ", ".join(shown) + (f" and {len(paths) - 3} more" if len(paths) > 4 else "")
