@@ -139,8 +139,9 @@ class Chat:
         """Returns where answers start and stop."""
         if rendered.generated:
             return rendered.generated
-        (lead, tail), answers = self._turn, []
+        answers = []
         for start, stop in rendered.contents:
+            lead, tail = self._turn
             leads, ends = rendered.text.endswith(lead, 0, start), rendered.text.startswith(tail, stop)
             answers.append((start - len(lead) if leads else start, stop + len(tail) if ends else stop))
         return answers
