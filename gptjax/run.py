@@ -108,7 +108,7 @@ def initialize(
     # 3. the parameters of another run
     if cfg.init_from is not None:
         other, step = open_checkpoint(Workdir(cfg.init_from), "latest")
-        if other.meta(step)["tokenizer"] != experiment.corpus.tokenizer.fingerprint:
+        if other.meta(step)["tokenizer"] != experiment.tokenizer.fingerprint:
             raise UserError(
                 f"checkpoint.init_from={cfg.init_from!r} was trained with another tokenizer, so that its tokens mean "
                 f"something else; set data.tokenizer so that it is the one in {Workdir(cfg.init_from).tokenizer}"

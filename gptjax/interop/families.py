@@ -112,7 +112,7 @@ def _read_qwen3(fields: Fields) -> ModelConfig:
 def _refuse_windows(fields: Fields) -> None:
     fields.only("use_sliding_window", False, why="layers differ in what they see; the released models have false")
     if "sliding_attention" in (kinds := fields.items("layer_types")):
-        fields.problems.append(f"layer_types={kinds} is not supported; valid: full_attention in every layer")
+        fields.problems.append(f"layer_types={kinds!s:.80} is not supported; valid: full_attention in every layer")
 
 
 def _write_llama(cfg: ModelConfig) -> dict[str, Any]:
