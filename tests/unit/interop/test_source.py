@@ -102,7 +102,7 @@ def test_a_package_is_found_by_its_only_gguf_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["no-such-package-of-anybody", ""])
 def test_a_package_that_is_not_installed_is_named_with_the_command(name):
-    with pytest.raises(UserError, match=rf"--from=pypi:{name} is not installed; run pip install {name}"):
+    with pytest.raises(UserError, match=rf"--from=pypi:{name} is not installed; run pip install --no-deps {name}"):
         opened(f"pypi:{name}")
 
 
