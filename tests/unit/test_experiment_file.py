@@ -118,7 +118,7 @@ def test_a_workdir_s_config_is_an_experiment_too(tmp_path):
     path.write_text('{"modle": {}}')
     with pytest.raises(UserError, match=r"config\.json does not fit the schema|there is no option modle"):
         open_experiment(str(path))
-    with pytest.raises(UserError, match="is no Python file; .* or a workdir's config.json"):
+    with pytest.raises(UserError, match=r"is no Python file; .* or a workdir's config.json"):
         open_experiment(str(tmp_path / "other.json"))
     with pytest.raises(UserError, match="there is no workdir"):
         open_experiment(str(tmp_path / "nowhere" / "config.json"))
