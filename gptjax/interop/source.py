@@ -83,12 +83,12 @@ def _downloaded(name: str, console: Console) -> Path:
             f"--from={name} is no path, and to fetch it from the hub pip install 'gptjax[interop]' is needed"
         )
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     console.say(f"{name} is no path here; looking for it on the Hugging Face hub")
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except (OSError, HTTPError, HFValidationError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"--from={name} does not exist here and cannot be fetched from the hub ({reason}); correct it, or copy the "
