@@ -90,6 +90,8 @@ def _read_rotary(fields: Fields) -> Choice:
 def _read_llama(fields: Fields) -> ModelConfig:
     heads = fields.size("num_attention_heads")
     biases = fields.flag("attention_bias", False)
+    if (width := fields.size("hidden_size", heads)) % heads:
+        fields.problems.append(f"num_attention_heads={heads} does not divide hidden_size={width}")
     if fields.flag("mlp_bias", False) != biases:
         fields.problems.append(f"attention_bias={biases} is not mlp_bias: both have biases here, or none has")
     return ModelConfig(**_body(fields, heads), use_bias=biases)
