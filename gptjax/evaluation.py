@@ -3,6 +3,7 @@
 Runs what the experiment has compiled; trains nothing.
 """
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gptjax.data import pipeline
+from gptjax.data.sequences import Rows
 from gptjax.experiment import Experiment
 from gptjax.sample.complete import complete
 from gptjax.tasks.scores import Counts, Score
@@ -60,7 +62,7 @@ def score_all(experiment: Experiment, params: Params) -> dict[str, Result]:
 def score(experiment: Experiment, name: str, params: Params) -> Result:
     """Scores a task on all that there is, or on the first evaluation.num_windows or num_examples."""
     cfg, task = experiment.cfg.evaluation, experiment.tasks.tasks[name]
-    seq_len = min(cfg.seq_len or experiment.model.seq_len, experiment.model.seq_len)
+    seq_len = row_length(experiment)
     is_stream = not isinstance(task, ExampleTask)
     rows = task.validation_rows(seq_len, cfg.num_windows if is_stream else cfg.num_examples)
     batch_size = cfg.batch_size or experiment.cfg.data.batch_size
@@ -71,9 +73,42 @@ def score(experiment: Experiment, name: str, params: Params) -> Result:
     examples = task.examples("valid", cfg.num_examples)
     if outputs is None:
         predictions = _written(experiment, task, examples, params)
+        if not predictions:
+            return Result(task, means)
     else:
         predictions = _read(task, examples, seq_len, outputs)
     return Result(task, means, task.counts(examples, predictions), examples, predictions)
+
+
+def row_length(experiment: Experiment) -> int:
+    """Returns the length of the rows that are scored."""
+    longest = experiment.model.seq_len
+    return min(experiment.cfg.evaluation.seq_len or longest, longest)
+
+
+def with_references(experiment: Experiment, params: Params) -> Experiment:
+    """Returns the experiment with what a model makes of the rows of each task that compares with one."""
+    cfg = experiment.cfg
+    batch_size = cfg.evaluation.batch_size or cfg.data.batch_size
+
+    def outputs(name: str, rows: Rows, seq_len: int) -> np.ndarray:
+        batches = pipeline.evaluation_batches(cfg.data, rows, seq_len, batch_size, experiment.batch_sharding)
+        found = evaluate(experiment.eval_steps[name], params, batches)[1]
+        assert found is not None
+        return found
+
+    tasks = dict(experiment.tasks.tasks)
+    for name, task in tasks.items():
+        if isinstance(task, ExampleTask) and task.needs_reference:
+            reference = {}
+            if task.has_training:
+                length = experiment.model.seq_len
+                reference["train"] = outputs(name, task.training_rows(length)[0], length)
+            if task.valid is not None:
+                length = row_length(experiment)
+                reference["valid"] = outputs(name, task.validation_rows(length, None), length)
+            tasks[name] = dataclasses.replace(task, setting=task.setting._replace(reference=reference))
+    return dataclasses.replace(experiment, tasks=dataclasses.replace(experiment.tasks, tasks=tasks))
 
 
 def _read(task: ExampleTask, examples: Sequence[Any], seq_len: int, outputs_RT: np.ndarray) -> list[Prediction]:
@@ -95,13 +130,16 @@ def _written(experiment: Experiment, task: ExampleTask, examples: Sequence[Any],
     """Lets the model write after each prompt."""
     tokenizer, sampling = experiment.tokenizer, task.sampling()
     prompts = [task.prompt(example, experiment.model.seq_len) for example in examples]
+    asked = [prompt for prompt in prompts if prompt is not None]
+    if len(asked) < len(prompts):
+        return []
     ids = complete(
         experiment.model,
         params,
-        prompts,
+        asked,
         sampling,
         experiment.cfg.seed,
-        eos_id=tokenizer.eos_id,
+        eos_id=task.ends,
         vocab_size=tokenizer.vocab_size,
         batch_size=experiment.cfg.evaluation.batch_size or experiment.cfg.data.batch_size,
     )
@@ -179,7 +217,6 @@ def write(results: Mapping[str, Result], folder: Path, about: Mapping[str, Any])
     write_atomically(folder / "results.json", json.dumps(document, indent=2) + "\n")
     written = [folder / "results.md", folder / "results.json"]
     for name, result in results.items():
-        if isinstance(result.task, ExampleTask):
-            task = result.task
+        if result.predictions and isinstance(task := result.task, ExampleTask):
             written.append(task.write(folder / name, str(task.valid), result.examples, result.predictions))
     return written

@@ -76,9 +76,8 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
         schema, node = hint, node[name]
     _, hint = _known(schema, leaf, path, ".".join(parents))
     if hint == Choices:
-        raise UserError(
-            f"--config.{path} holds choices; set an option of one, such as --config.{path}.{next(iter(node[leaf]))}.name"
-        )
+        some = f"--config.{path}.{next(iter(node[leaf]))}.name"
+        raise UserError(f"--config.{path} holds choices; set an option of one, such as {some}")
     if hint is Choice:
         raise UserError(f"--config.{path} is a choice; set --config.{path}.name={text}")
     if dataclasses.is_dataclass(hint):

@@ -57,6 +57,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         # All before the first step: none waits later, and what does not fit in memory is known now.
         train_steps = {size: experiment.lower_train_step(size).compile() for size in cfg.data.batch_sizes}
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
+        experiment = with_references(experiment, display)
         start = int(state.step)
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
@@ -89,7 +90,7 @@ def initialize(
     experiment: Experiment, checkpoints: Checkpoints, display: Display, allow_change: Sequence[str]
 ) -> tuple[TrainState, int]:
     """Returns the state that a run starts from and its place in the data; the first of these that there is:"""
-    cfg, key = experiment.cfg.checkpoint, stream_key(experiment.cfg.seed, "init", 0)
+    cfg = experiment.cfg.checkpoint
     # 1. the workdir's own last checkpoint
     own = checkpoints.latest()
     if own is not None:
@@ -107,18 +108,34 @@ def initialize(
         return state, cursor
     # 3. the parameters of another run
     if cfg.init_from is not None:
-        other, step = open_checkpoint(Workdir(cfg.init_from), "latest")
-        if other.meta(step)["tokenizer"] != experiment.tokenizer.fingerprint:
-            raise UserError(
-                f"checkpoint.init_from={cfg.init_from!r} was trained with another tokenizer, so that its tokens mean "
-                f"something else; set data.tokenizer so that it is the one in {Workdir(cfg.init_from).tokenizer}"
-            )
-        params, lines = adopt(other, step, experiment.abstract.params, experiment.init_params, key)
-        for line in (f"parameters from step {step} of {cfg.init_from}", *lines):
-            display.say(line)
+        params = adopted(experiment, display)
         return with_params(experiment.tx, params, experiment.abstract), 0
     # 4. scratch
+    key = stream_key(experiment.cfg.seed, "init", 0)
     return create_state(experiment.init_params, experiment.tx, key, experiment.abstract), 0
+
+
+def adopted(experiment: Experiment, display: Display) -> Params:
+    """Returns the parameters of checkpoint.init_from, with fresh ones where it has none for the model."""
+    init_from = experiment.cfg.checkpoint.init_from
+    assert init_from is not None
+    other, step = open_checkpoint(Workdir(init_from), "latest")
+    refuse_foreign_tokenizer(experiment.tokenizer, other, step, Workdir(init_from))
+    key = stream_key(experiment.cfg.seed, "init", 0)
+    params, lines = adopt(other, step, experiment.abstract.params, experiment.init_params, key)
+    for line in (f"parameters from step {step} of {init_from}", *lines):
+        display.say(line)
+    return params
+
+
+def with_references(experiment: Experiment, display: Display) -> Experiment:
+    """Lets the model that a run starts from score the rows of the tasks that compare with it."""
+    if not any(task.needs_reference for task in experiment.tasks.tasks.values()):
+        return experiment
+    if experiment.cfg.checkpoint.init_from is None:
+        raise UserError("a task compares with the model that the run starts from; set checkpoint.init_from=WORKDIR")
+    display.say("reference scored by the model that the run starts from")
+    return evaluation.with_references(experiment, adopted(experiment, display))
 
 
 def refuse_foreign_checkpoint(
@@ -132,6 +149,16 @@ def refuse_foreign_checkpoint(
             f"parameters with --config.checkpoint.init_from={path} and another --workdir=DIR"
         )
     refuse_other_run(meta["fingerprint"], experiment.identity, defaults, path, allow_change)
+
+
+def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, step: int, workdir: Workdir) -> None:
+    """Raises UserError where a checkpoint was trained with another tokenizer."""
+    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
+        raise UserError(
+            f"the tokenizer is not the one that {workdir.path} was trained with, so that its tokens mean something "
+            f"else; set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}, and prepare "
+            f"text with it"
+        )
 
 
 def loop(
@@ -254,15 +281,6 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
 
 
-def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, step: int, workdir: Workdir) -> None:
-    """Raises UserError where a checkpoint was trained with another tokenizer."""
-    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
-        raise UserError(
-            f"the tokenizer is not the one that {workdir.path} was trained with, which is {workdir.tokenizer}; "
-            f"restore that, or take text that was prepared with it"
-        )
-
-
 @distributed.AsOne()
 def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     """Scores a checkpoint of a workdir on the config's tasks; model and tokenizer are the workdir's own."""
@@ -275,6 +293,8 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     )
     refuse_foreign_tokenizer(experiment.tokenizer, checkpoints, step, workdir)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
+    if cfg.checkpoint.init_from is not None:
+        experiment = with_references(experiment, display)
     results = evaluation.score_all(experiment, checkpoints.restore_params(step, experiment.abstract.params))
     display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
     if distributed.is_primary():

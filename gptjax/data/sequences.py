@@ -23,10 +23,15 @@ LabelArrays = Mapping[str, tuple[tuple[int, ...], str]]
 class Rows(Protocol):
     """Random access to rows of one length, all with the same arrays in `labels`."""
 
-    label: str
-    """What messages call them."""
-    weight: float
-    """How often they are taken, beside others."""
+    @property
+    def label(self) -> str:
+        """What messages call them."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """How often they are taken, beside others."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -105,26 +110,41 @@ class Place(NamedTuple):
 class Packed:
     """Segments side by side in rows: each is seen by itself alone, and the next opens a row where it does not fit."""
 
-    def __init__(self, label: str, weight: float, segments: Sequence[Segment], seq_len: int, label_arrays: LabelArrays):
-        """Takes segments of at most seq_len tokens."""
+    def __init__(
+        self,
+        label: str,
+        weight: float,
+        segments: Sequence[Segment],
+        seq_len: int,
+        label_arrays: LabelArrays,
+        together: int = 1,
+    ):
+        """Takes segments of at most seq_len tokens; of every `together` of them none is parted from the others."""
         self.label, self.weight = label, weight
         self.segments, self._seq_len, self._label_arrays = segments, seq_len, label_arrays
+        self._together = together
         self.places: list[Place] = []
         """Where each segment stands."""
         self._first = [0]  # of each row, the segment that it starts with
         row, start = 0, 0
-        for number, segment in enumerate(segments):
-            length = len(segment.tokens_T)
-            assert 0 < length <= seq_len, (label, length)
-            if start + length > seq_len:
+        for number in range(0, len(segments), together):
+            lengths = [len(segment.tokens_T) for segment in segments[number : number + together]]
+            assert 0 < min(lengths) <= sum(lengths) <= seq_len, (label, lengths)
+            if start + sum(lengths) > seq_len:
                 row, start = row + 1, 0
                 self._first.append(number)
-            self.places.append(Place(row, start, start + length))
-            start += length
+            for length in lengths:
+                self.places.append(Place(row, start, start + length))
+                start += length
         self._first.append(len(segments))
 
     def __len__(self) -> int:
         return len(self._first) - 1
+
+    def labelled(self, name: str, arrays: Sequence[np.ndarray]) -> "Packed":
+        """Returns the same rows with other labels of a name, an array a segment."""
+        segments = [s._replace(labels={**s.labels, name: x}) for s, x in zip(self.segments, arrays, strict=True)]
+        return Packed(self.label, self.weight, segments, self._seq_len, self._label_arrays, self._together)
 
     def read(self, numbers_R: np.ndarray) -> Batch:
         """Copies the segments into rows of zeros."""

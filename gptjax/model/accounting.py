@@ -67,9 +67,9 @@ def flops_per_token(
     """Returns the training flops (forward and backward) of one token in a sequence of seq_len (default: the config's).
 
     The convention is FLOPS_CONVENTION. `trained` holds the shapes of what is (None: all parameters): a frozen weight
-    has no gradient of its own, but hands one on to what is trained below it. `unembeds` says whether the loss reads the
-    next token. What a causal mask hides is counted, though most of it is not computed; so is everything outside a sliding window; so are the columns that pad the
-    vocabulary. Of experts those that a token is sent to are counted.
+    has no gradient of its own, but hands one on to what is trained below it. `unembeds` says whether the loss reads
+    the next token. What a causal mask hides is counted, though most of it is not computed; so is everything outside a
+    sliding window; so are the columns that pad the vocabulary. Of experts those that a token is sent to are counted.
     """
     cfg = cfg.resolve()
     assert cfg.d_head is not None

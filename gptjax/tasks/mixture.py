@@ -48,13 +48,13 @@ class Mixture:
         arrays = {name: array for task in self.learned.values() for name, array in task.label_arrays.items()}
         return {**arrays, "task": ((), "int32")} if len(self.learned) > 1 else arrays
 
-    def training_rows(self, seq_len: int) -> list[Rows]:
+    def training_rows(self, seq_len: int) -> Sequence[Rows]:
         """Returns the rows of all tasks by weight; raises UserError where there is nothing to learn from."""
         if not self.learned:
             raise UserError("no task has a file to learn from; set tasks.NAME.train=FILE, or --mode=evaluate")
         rows = {name: task.training_rows(seq_len) for name, task in self.learned.items()}
         if len(rows) == 1:
-            return list(*rows.values())
+            return next(iter(rows.values()))
         arrays = {name: array for name, array in self.label_arrays.items() if name != "task"}
         return [
             OfTask(part, number, weight * part.weight / sum(part.weight for part in parts), arrays)

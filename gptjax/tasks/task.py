@@ -10,8 +10,9 @@ import dataclasses
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -46,6 +47,8 @@ class Setting(NamedTuple):
     """How that text is cut."""
     num_chunks: int = 1
     """Parts of a sequence that the next-token loss is computed for in turn."""
+    reference: Mapping[str, np.ndarray] = MappingProxyType({})
+    """What the model that the run starts from puts out for the rows of a split, where a task asks for it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,11 @@ class Task(ABC):
     def unembeds(self) -> bool:
         """Whether its loss reads the next token."""
         return True
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it compares with the model that the run starts from."""
+        return False
 
     @property
     def label_arrays(self) -> LabelArrays:
@@ -184,6 +192,12 @@ class ExampleTask(Task):
         """Returns the tokens that the model goes on from; None where predictions are read, not written."""
         return None
 
+    @property
+    def ends(self) -> Collection[int]:
+        """The tokens that end what the model writes."""
+        assert self.setting.tokenizer is not None
+        return () if self.setting.tokenizer.eos_id is None else (self.setting.tokenizer.eos_id,)
+
     def sampling(self) -> SampleConfig:
         """Returns the rules by which the model writes."""
         return SampleConfig(temperature=0.0)
@@ -250,7 +264,7 @@ class ExampleTask(Task):
         """Says how many examples there are, and in how many rows."""
         words = []
         if self.has_training:
-            rows = self.training_rows(seq_len)[0]
+            rows, _ = self.pack(self.examples("train"), seq_len)
             words.append(f"{len(self.examples('train')):,} training examples in {len(rows):,} rows")
         if self.valid is not None:
             words.append(f"{len(self.examples('valid')):,} to be scored on")
