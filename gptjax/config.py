@@ -5,6 +5,7 @@ back once, and below that line nothing but dataclasses is seen. This file knows 
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -16,9 +17,11 @@ from gptjax import registry
 from gptjax.data.config import DataConfig
 from gptjax.model.config import ModelConfig
 from gptjax.optim.config import OptimConfig
-from gptjax.registry import Choice
+from gptjax.registry import Choice, Choices, choices_field
 from gptjax.sample.config import SampleConfig
 from gptjax.sharding import MeshConfig
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.train.config import CheckpointConfig, EvaluationConfig, ProfileConfig, TrainConfig
 from gptjax.types import UserError
 
@@ -29,6 +32,8 @@ class ExperimentConfig:
 
     seed: int = 0
     """Where all randomness comes from: initial weights, order of the data, dropout, samples."""
+    tasks: Choices = choices_field("gptjax.tasks.table:TASKS", lm=Choice("language_modeling"))
+    """What the model is trained and scored on, each task under a name of its own."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
@@ -108,13 +113,18 @@ def _writable(cfg: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(hint) and not isinstance(value, Choice):
             result[name] = _writable(value)
         elif isinstance(value, Choice):
-            resolved = registry.resolve(field.metadata["table"], value)
-            hints = registry.option_types(registry.lookup(field.metadata["table"], value.name))
-            options = {key: _placeholder(option, hints[key]) for key, option in resolved.kwargs.items()}
-            result[name] = {"name": value.name, **options}
+            result[name] = _writable_choice(field.metadata["table"], value)
+        elif hint == Choices:
+            result[name] = {key: _writable_choice(field.metadata["table"], choice) for key, choice in value.items()}
         else:
             result[name] = _placeholder(value, hint)
     return result
+
+
+def _writable_choice(table: str, choice: Choice) -> dict[str, Any]:
+    resolved = registry.resolve(table, choice)
+    hints = registry.option_types(registry.lookup(table, choice.name))
+    return {"name": choice.name, **{key: _placeholder(option, hints[key]) for key, option in resolved.kwargs.items()}}
 
 
 def _placeholder(value: Any, hint: Any) -> Any:
@@ -149,6 +159,8 @@ def _read(schema: Any, values: Mapping[str, Any], prefix: str, problems: list[st
         value, path = values[name], f"{prefix}{name}"
         if hint is Choice:
             read[name] = _read_choice(field.metadata["table"], value, path, problems)
+        elif hint == Choices:
+            read[name] = _read_choices(field.metadata["table"], value, path, problems)
         elif dataclasses.is_dataclass(hint):
             read[name] = _read(hint, value, f"{path}.", problems)
         else:
@@ -167,6 +179,17 @@ def _fit(value: Any, hint: Any, path: str, problems: list[str]) -> Any:
         problems.append(f"{path}={value!r} {problem}")
         return _BAD
     return float(value) if without_none(hint)[0] is float and value is not None else value
+
+
+def _read_choices(table: str, value: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(value, Mapping) or not value:
+        problems.append(f"{path}={value!r} must be one or more choices by name, as in {{'mine': {{'name': ...}}}}")
+        return _BAD
+    read = {key: _read_choice(table, choice, f"{path}.{key}", problems) for key, choice in value.items()}
+    for key in read:
+        if not re.fullmatch(r"\w+", key):
+            problems.append(f"{path}: the name {key!r} is not made of letters, digits and _; choose another")
+    return {key: choice for key, choice in read.items() if choice is not _BAD}
 
 
 def _read_choice(table: str, value: Any, path: str, problems: list[str]) -> Any:
@@ -212,15 +235,15 @@ def validate(cfg: ExperimentConfig, device_count: int, source: str = "the config
                 f"mesh.context={sizes['context']} splits sequences, which model.block.name={cfg.model.block.name!r} "
                 f"reads in order; set mesh.context=1"
             )
-        num_ahead = dict(cfg.train.task.kwargs).get("num_ahead", 0)
-        num_seen = dict(cfg.model.head.kwargs).get("num_tokens", 1)
-        if num_ahead >= num_seen:
-            problems.append(
-                f"train.task.num_ahead={num_ahead} is beyond what the head sees; set model.head.name=multi_token and "
-                f"model.head.num_tokens={num_ahead + 1}"
-            )
-        if num_ahead and sizes["context"] > 1:
-            problems.append(f"train.task.num_ahead={num_ahead} needs whole rows; set mesh.context=1")
+        for name, task in cfg.tasks.items():
+            num_ahead = dict(task.kwargs).get("num_ahead", 0)
+            if num_ahead >= dict(cfg.model.head.kwargs).get("num_tokens", 1):
+                problems.append(
+                    f"tasks.{name}.num_ahead={num_ahead} is beyond what the head sees; set "
+                    f"model.head.name=multi_token and model.head.num_tokens={num_ahead + 1}"
+                )
+            if num_ahead and sizes["context"] > 1:
+                problems.append(f"tasks.{name}.num_ahead={num_ahead} needs whole rows; set mesh.context=1")
         pieces = (2 * sizes["context"] if sizes["context"] > 1 else 1) * cfg.train.loss_chunks
         if cfg.train.loss_chunks > 0 and cfg.model.seq_len % pieces:
             problems.append(
@@ -238,6 +261,8 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
         problems.append(f"seed={cfg.seed} is not between 0 and {2**32 - 1}")
     for name in ("model", "data", "optim", "train", "evaluation", "checkpoint", "sample", "profile"):
         problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
+    for name, task in build_tasks(cfg.tasks, Setting(name="")).tasks.items():
+        problems += [f"tasks.{name}.{problem}" for problem in task.problems()]
     if cfg.model.lora.rank > 0 and cfg.optim.trained == "all":
         problems.append(
             f"model.lora.rank={cfg.model.lora.rank} adds adapters and optim.trained='all' trains the weights beside "
@@ -280,7 +305,9 @@ def _plain(value: Any) -> Any:
 def fingerprint(cfg: ExperimentConfig) -> dict[str, Any]:
     """Returns the options that make a run what it is, flat; those that say only how it is executed are left out."""
     flat = flatten(to_plain(cfg))
-    transient = set(_transient(ExperimentConfig))
+    # Of the files of tasks their contents count, which whoever reads them adds.
+    files = {f"tasks.{name}.{split}" for name in cfg.tasks for split in ("train", "valid")}
+    transient = {*_transient(ExperimentConfig), *files}
     return {path: value for path, value in flat.items() if not any(_under(path, group) for group in transient)}
 
 

@@ -7,35 +7,45 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from gptjax import config
+from gptjax import config, registry
 from gptjax.config import ExperimentConfig
 from gptjax.data import pipeline
-from gptjax.data.sources import Corpus, load_corpus
+from gptjax.data.sources import Corpus, load_corpus, tokenizer_alone
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.model import accounting, attention
 from gptjax.model.config import ModelConfig
 from gptjax.program import Program, build_program
 from gptjax.sharding import in_words
-from gptjax.train.evaluate import evaluate
-from gptjax.types import Params, UserError
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.table import TASKS
+from gptjax.tasks.task import Setting
+from gptjax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment(Program):
     """A config made into the parts of a run; nothing here changes while it runs."""
 
-    corpus: Corpus
+    tokenizer: Tokenizer
 
     def train_batches(self, cursor: int) -> Any:
         """Returns the batches from a cursor on."""
+        rows = self.tasks.training_rows(self.model.seq_len)
         return pipeline.train_batches(
-            self.cfg.data, self.corpus, self.model.seq_len, self.cfg.seed, self.batch_sharding, cursor
+            self.cfg.data, rows, self.model.seq_len, self.cfg.seed, self.batch_sharding, cursor
         )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes this run the one it is: options by path, and the text that it learns from."""
-        return {**config.fingerprint(self.cfg), "data.fingerprint": self.corpus.fingerprint}
+        """What makes this run the one it is: options by path, and what it learns from."""
+        learned = self.tasks.learned
+        texts = {task.fingerprint for task in learned.values() if task.reads_corpus}
+        files = {f"tasks.{name}.fingerprint": t.fingerprint for name, t in learned.items() if not t.reads_corpus}
+        # That of a text holds its tokenizer's.
+        shared = [("data.fingerprint", text) for text in texts] or [
+            ("data.tokenizer.fingerprint", self.tokenizer.fingerprint)
+        ]
+        return {**config.fingerprint(self.cfg), **dict(shared), **files}
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -43,20 +53,8 @@ class Experiment(Program):
         return {
             "config": config.to_plain(self.cfg),
             "fingerprint": self.identity,
-            "tokenizer": self.corpus.tokenizer.fingerprint,
+            "tokenizer": self.tokenizer.fingerprint,
         }
-
-    def evaluate(self, params: Params) -> dict[str, float | None]:
-        """Returns the metrics of the validation split: of all of it, or of its first evaluation.num_windows."""
-        batches = pipeline.evaluation_batches(
-            self.cfg.data,
-            self.corpus.split("valid"),
-            self.model.seq_len,
-            self.cfg.evaluation.batch_size or self.cfg.data.batch_size,
-            self.batch_sharding,
-            self.cfg.evaluation.num_windows,
-        )
-        return evaluate(self.eval_step, params, batches)
 
 
 def sized(cfg: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
@@ -70,10 +68,14 @@ def sized(cfg: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
 
 
 def build(cfg: ExperimentConfig, corpus: Corpus | None = None) -> Experiment:
-    """Makes the parts of a run; without a corpus it loads the config's, and prepares it where that was not done yet."""
-    corpus = corpus or load_corpus(cfg.data)
-    program = build_program(cfg, sized(cfg.model, corpus.tokenizer), corpus.tokenizer.token_bytes())
-    return Experiment(corpus=corpus, **vars(program))
+    """Makes the parts of a run; a corpus is loaded where a task reads one, and prepared where that was not done yet."""
+    if corpus is None and any(registry.lookup(TASKS, task.name).reads_corpus for task in cfg.tasks.values()):
+        corpus = load_corpus(cfg.data)
+    tokenizer = corpus.tokenizer if corpus is not None else tokenizer_alone(cfg.data)
+    setting = Setting("", tokenizer, corpus, cfg.data.packing, cfg.train.loss_chunks)
+    tasks = build_tasks(cfg.tasks, setting, cfg.train.mixture_temperature)
+    program = build_program(cfg, sized(cfg.model, tokenizer), tasks)
+    return Experiment(tokenizer=tokenizer, **vars(program))
 
 
 def facts(experiment: Experiment) -> dict[str, Any]:
@@ -89,14 +91,12 @@ def facts(experiment: Experiment) -> dict[str, Any]:
 
 def summary(experiment: Experiment) -> list[str]:
     """Says what a run will do, in a few lines; raises UserError where the text is too short for it."""
-    cfg, corpus, layout = experiment.cfg, experiment.corpus, experiment.layout
-    num_sequences = sum(pipeline.num_sequences(corpus, experiment.model.seq_len))
+    cfg, layout = experiment.cfg, experiment.layout
     per_device = cfg.data.batch_size // layout.parts("act_batch") // experiment.accumulation
     return [
         f"model     {accounting.num_params(experiment.model):,} parameters, vocabulary {experiment.model.vocab_size:,}",
         *_trained(experiment),
-        f"data      {len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
-        f"an epoch is {num_sequences:,} sequences",
+        *_data(experiment),
         f"mesh      {in_words(layout.mesh.shape)} ({layout.platform}), rules {cfg.mesh.rules}",
         _mixing(experiment),
         f"batch     {cfg.data.batch_size} sequences of {experiment.model.seq_len} tokens: {experiment.accumulation} x "
@@ -105,6 +105,14 @@ def summary(experiment: Experiment) -> list[str]:
         f"run       {cfg.optim.num_steps:,} steps, {experiment.total_tokens:,} tokens, "
         f"{experiment.flops_per_step:.3g} FLOPs a {'full ' if cfg.data.batch_ramp else ''}step",
     ]
+
+
+def _data(experiment: Experiment) -> list[str]:
+    """Says what each task learns from and is scored on."""
+    lines = {name: task.describe(experiment.model.seq_len) for name, task in experiment.tasks.tasks.items()}
+    if len(lines) == 1:
+        return [f"data      {line}" for line in lines.values()]
+    return [f"data      {name}: {line}" for name, line in lines.items()]
 
 
 def _trained(experiment: Experiment) -> list[str]:

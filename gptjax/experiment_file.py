@@ -21,7 +21,8 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from gptjax import overrides, registry
-from gptjax.config import ExperimentConfig, fields_of, from_config_dict
+from gptjax.config import ExperimentConfig, fields_of, from_config_dict, to_config_dict
+from gptjax.train.workdir import Workdir
 from gptjax.types import UserError
 
 Changes = Sequence[tuple[str, str]]
@@ -71,9 +72,9 @@ class ExperimentFile:
 
 
 def open_experiment(path: str) -> ExperimentFile:
-    """Runs the file of an experiment; a mistake in it is a UserError with its line."""
+    """Runs the file of an experiment, or reads a workdir's config.json; a mistake is a UserError with its line."""
     with _mistakes_in(path):
-        module = _module(path)
+        module = _resolved(path) if Path(path).suffix == ".json" else _module(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} has no get_config(); see experiments/small.py")
     return ExperimentFile(path, module)
@@ -90,6 +91,14 @@ def _dials(get_config: Callable, path: str) -> dict[str, Any]:
         name: type(defaults[name]) if kind is Any and defaults[name] is not None else kind
         for name, kind in declared.items()
     }
+
+
+def _resolved(path: str) -> types.ModuleType:
+    """Returns an experiment that is what a config.json says."""
+    module = types.ModuleType(f"experiment file {path}")
+    cfg = from_config_dict(Workdir(Path(path).parent).read_config(), path)
+    module.get_config = lambda: to_config_dict(cfg)  # type: ignore[attr-defined]
+    return module
 
 
 def _module(path: str) -> types.ModuleType:

@@ -63,3 +63,8 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             raise UserError(f"there is no flag {name}; {registry.did_you_mean(name, flags)}")
         return known
+
+
+def checkpoint(text: str) -> str | int:
+    """Reads which checkpoint a flag means: latest, best or a step."""
+    return text if text in ("latest", "best") else int(text)

@@ -22,12 +22,13 @@ Trains the experiment in FILE. Run again, it resumes from its last checkpoint or
                           an experiment may have dials too: speedrun.py has --config.depth=N
   --workdir=DIR           where the run keeps everything (default: runs/<experiment>)
   --mode=train            train (default)
-         evaluate         score the last checkpoint on the validation split
+         evaluate         score a checkpoint of DIR on the experiment's tasks; model and tokenizer are DIR's
          check            validate; print parameters, memory and the plan of batches
+  --step=latest           which checkpoint is scored: latest, best or a number
   --allow_change=a.b      resume although this option has changed (repeatable)
   --help                  this text
 
-In the workdir: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, log.txt.
+In the workdir: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, evaluation/, log.txt.
 Exit codes: 0 the last step was reached, 2 a mistake that you can mend, 1 a bug,
 130 and 143 stopped by Ctrl-C or SIGTERM with a checkpoint: run it again to go on.
 """
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir")
     parser.add_argument("--mode", default="train", choices=MODES)
+    parser.add_argument("--step", type=flags.checkpoint, default="latest")
     parser.add_argument("--allow_change", action="append", default=[])
     args = parser.parse(arguments)
 
@@ -60,8 +62,9 @@ def main(argv: Sequence[str]) -> int:
     workdir = args.workdir or f"runs/{Path(args.config).stem}"
     if args.mode == "check":
         return run.check(cfg)
-    mode = run.train if args.mode == "train" else run.evaluate
-    return mode(cfg, workdir, args.allow_change)
+    if args.mode == "evaluate":
+        return run.evaluate(cfg, workdir, args.step)
+    return run.train(cfg, workdir, args.allow_change)
 
 
 if __name__ == "__main__":

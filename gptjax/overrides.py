@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from gptjax import registry
 from gptjax.config import ExperimentConfig, fields_of, item_types, type_name, without_none
-from gptjax.registry import Choice
+from gptjax.registry import Choice, Choices
 from gptjax.types import UserError
 
 PREFIX = "--config."
@@ -65,10 +65,19 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
                 raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} holds no groups")
             _override_choice(node, name, field.metadata["table"], leaf, path, text)
             return
+        if hint == Choices and depth == len(parents) - 2:
+            choices, chosen = node[name], parents[-1]
+            if chosen not in choices:
+                raise UserError(f"there is no --config.{path}; {registry.did_you_mean(chosen, choices)}")
+            _override_choice(choices, chosen, field.metadata["table"], leaf, path, text)
+            return
         if not dataclasses.is_dataclass(hint):
             raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} is a value")
         schema, node = hint, node[name]
     _, hint = _known(schema, leaf, path, ".".join(parents))
+    if hint == Choices:
+        some = f"--config.{path}.{next(iter(node[leaf]))}.name"
+        raise UserError(f"--config.{path} holds choices; set an option of one, such as {some}")
     if hint is Choice:
         raise UserError(f"--config.{path} is a choice; set --config.{path}.name={text}")
     if dataclasses.is_dataclass(hint):

@@ -89,9 +89,8 @@ def tokenizer_choice(text: str) -> Choice:
         return Choice(text)
     if name == "bpe" and vocab_size.isdecimal():
         return Choice("bpe", {"vocab_size": int(vocab_size)})
-    for folder in (Path(text), Path(text, "tokenizer")):
-        if (folder / CONFIG).is_file():
-            return Choice("gptjax.data.prepare:saved", {"path": str(folder)})
+    if any((folder / CONFIG).is_file() for folder in (Path(text), Path(text, "tokenizer"))):
+        return Choice("saved", {"path": text})
     if Path(text).exists():
         return Choice("bpe", {"path": text})
     raise UserError(f"--tokenizer={text} is neither a tokenizer nor a path; {did_you_mean(name, TOKENIZERS)}")

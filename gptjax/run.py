@@ -1,6 +1,7 @@
 """What can be done with an experiment: `train`, which holds the only loop of the project, `evaluate` and `check`."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import math
@@ -10,12 +11,13 @@ from typing import Any
 
 import jax
 
-from gptjax import config, distributed, model
+from gptjax import config, distributed, evaluation, model
 from gptjax.config import ExperimentConfig
 from gptjax.data.tokenizer import Tokenizer, load_tokenizer
 from gptjax.experiment import Experiment, build, facts, sized, summary
 from gptjax.model import accounting
 from gptjax.model.config import ModelConfig
+from gptjax.registry import Choice
 from gptjax.sample.generate import sample_text
 from gptjax.train import throughput
 from gptjax.train.checkpoint import Checkpoints, open_checkpoint
@@ -46,26 +48,28 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         done = checkpoints.latest()
         if done is not None:
             refuse_foreign_checkpoint(experiment, checkpoints, done, workdir.path, allow_change)
-            if done >= cfg.optim.num_steps:
-                display.say(f"done at step {done}: {workdir.path}")
+            best = checkpoints.best()
+            if done >= cfg.optim.num_steps or (best is not None and cfg.evaluation.gives_up(done - best[0])):
+                display.say(done_in_words(done, cfg, checkpoints, workdir))
                 return 0
         for line in summary(experiment):
             display.say(line)
         # All before the first step: none waits later, and what does not fit in memory is known now.
         train_steps = {size: experiment.lower_train_step(size).compile() for size in cfg.data.batch_sizes}
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
+        experiment = with_references(experiment, display)
         start = int(state.step)
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
         if distributed.is_primary():
             workdir.write_config(config.to_plain(cfg))
             workdir.write_facts(facts(experiment))
-            experiment.corpus.tokenizer.save(workdir.tokenizer)
+            experiment.tokenizer.save(workdir.tokenizer)
         state, step, exit_code = loop(experiment, train_steps, state, cursor, checkpoints, records, display)
-        if step < cfg.optim.num_steps:
+        if exit_code:
             display.say(f"stopped at step {step}, saved; run the same command to go on")
             return exit_code
-        display.say(f"done at step {step}: {workdir.path}")
+        display.say(done_in_words(step, cfg, checkpoints, workdir))
         if cfg.sample.prompts and jax.process_count() > 1:
             display.warn(f"several processes write no sample; run python -m gptjax.sample --workdir={workdir.path}")
         elif cfg.sample.prompts:
@@ -74,11 +78,19 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
     return 0
 
 
+def done_in_words(step: int, cfg: ExperimentConfig, checkpoints: Checkpoints, workdir: Workdir) -> str:
+    """Says where a run has ended, and where the best checkpoint is if it ended early."""
+    best = checkpoints.best()
+    if step >= cfg.optim.num_steps or best is None:
+        return f"done at step {step}: {workdir.path}"
+    return f"done at step {step}, not better since step {best[0]} ({cfg.evaluation.metric}): {workdir.path}"
+
+
 def initialize(
     experiment: Experiment, checkpoints: Checkpoints, display: Display, allow_change: Sequence[str]
 ) -> tuple[TrainState, int]:
     """Returns the state that a run starts from and its place in the data; the first of these that there is:"""
-    cfg, key = experiment.cfg.checkpoint, stream_key(experiment.cfg.seed, "init", 0)
+    cfg = experiment.cfg.checkpoint
     # 1. the workdir's own last checkpoint
     own = checkpoints.latest()
     if own is not None:
@@ -96,26 +108,57 @@ def initialize(
         return state, cursor
     # 3. the parameters of another run
     if cfg.init_from is not None:
-        other, step = open_checkpoint(Workdir(cfg.init_from), "latest")
-        if other.meta(step)["tokenizer"] != experiment.corpus.tokenizer.fingerprint:
-            raise UserError(
-                f"checkpoint.init_from={cfg.init_from!r} was trained with another tokenizer, so that its tokens mean "
-                f"something else; set data.tokenizer so that it is the one in {Workdir(cfg.init_from).tokenizer}"
-            )
-        params, lines = adopt(other, step, experiment.abstract.params, experiment.init_params, key)
-        for line in (f"parameters from step {step} of {cfg.init_from}", *lines):
-            display.say(line)
+        params = adopted(experiment, display)
         return with_params(experiment.tx, params, experiment.abstract), 0
     # 4. scratch
+    key = stream_key(experiment.cfg.seed, "init", 0)
     return create_state(experiment.init_params, experiment.tx, key, experiment.abstract), 0
+
+
+def adopted(experiment: Experiment, display: Display) -> Params:
+    """Returns the parameters of checkpoint.init_from, with fresh ones where it has none for the model."""
+    init_from = experiment.cfg.checkpoint.init_from
+    assert init_from is not None
+    other, step = open_checkpoint(Workdir(init_from), "latest")
+    refuse_foreign_tokenizer(experiment.tokenizer, other, step, Workdir(init_from))
+    key = stream_key(experiment.cfg.seed, "init", 0)
+    params, lines = adopt(other, step, experiment.abstract.params, experiment.init_params, key)
+    for line in (f"parameters from step {step} of {init_from}", *lines):
+        display.say(line)
+    return params
+
+
+def with_references(experiment: Experiment, display: Display) -> Experiment:
+    """Lets the model that a run starts from score the rows of the tasks that compare with it."""
+    if not any(task.needs_reference for task in experiment.tasks.tasks.values()):
+        return experiment
+    if experiment.cfg.checkpoint.init_from is None:
+        raise UserError("a task compares with the model that the run starts from; set checkpoint.init_from=WORKDIR")
+    display.say("reference scored by the model that the run starts from")
+    return evaluation.with_references(experiment, adopted(experiment, display))
 
 
 def refuse_foreign_checkpoint(
     experiment: Experiment, checkpoints: Checkpoints, step: int, path: Path, allow_change: Sequence[str]
 ) -> None:
     """Raises UserError where a checkpoint belongs to another run; options in `allow_change` may differ."""
-    saved, defaults = checkpoints.meta(step)["fingerprint"], config.fingerprint(ExperimentConfig())
-    refuse_other_run(saved, experiment.identity, defaults, path, allow_change)
+    meta, defaults = checkpoints.meta(step), config.fingerprint(ExperimentConfig())
+    if "imported_from" in meta:
+        raise UserError(
+            f"{path} holds a model imported from {meta['imported_from']} and no run to go on with; start one from its "
+            f"parameters with --config.checkpoint.init_from={path} and another --workdir=DIR"
+        )
+    refuse_other_run(meta["fingerprint"], experiment.identity, defaults, path, allow_change)
+
+
+def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, step: int, workdir: Workdir) -> None:
+    """Raises UserError where a checkpoint was trained with another tokenizer."""
+    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
+        raise UserError(
+            f"the tokenizer is not the one that {workdir.path} was trained with, so that its tokens mean something "
+            f"else; set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}, and prepare "
+            f"text with it"
+        )
 
 
 def loop(
@@ -132,12 +175,11 @@ def loop(
     `train_steps` holds the compiled step for each size of batch. The metrics of a step are read only after the next one
     was dispatched, so that the device never waits for the host.
     A checkpoint is taken before the data advances, and after the rows that led to it are on disk. Returns the state,
-    its step and the exit code of the signal that stopped it.
+    its step, and 0 or the exit code of the signal that stopped it.
     """
     cfg, num_steps, seq_len = experiment.cfg, experiment.cfg.optim.num_steps, experiment.model.seq_len
     start = step = int(state.step)
-    best = checkpoints.best()
-    best_loss = best[1] if best is not None else math.inf
+    best = checkpoints.best() or (start, math.inf)  # step and criterion
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)
     meter = throughput.Meter(experiment.flops_per_token, peak)
@@ -181,19 +223,20 @@ def loop(
             if unread is not None and (evaluation_due or checkpoint_due):
                 skipped, unread = unread(), None
             with meter.paused(), watchdog.paused():
-                valid_loss = None
+                criterion = None
                 if evaluation_due:
-                    means = experiment.evaluate(state.evaluation_params)
-                    valid_loss = means["loss"]
+                    means = evaluation.numbers(evaluation.score_all(experiment, state.evaluation_params))
+                    criterion = evaluation.criterion(means, cfg.evaluation.metric)
                     records.valid_row(step, cursor * seq_len, means)
-                is_best = valid_loss is not None and valid_loss < best_loss
-                if valid_loss is not None:
-                    best_loss = min(best_loss, valid_loss)
+                is_best = criterion is not None and criterion < best[1]
+                if criterion is not None and is_best:
+                    best = step, criterion
+                ended = last or (evaluation_due and cfg.evaluation.gives_up(step - best[0]))
                 # Where updates are being skipped the parameters may be the reason: such a state displaces no good one.
-                if is_best or (checkpoint_due and (not skipped or last or stopped)):
+                if is_best or ended or (checkpoint_due and (not skipped or stopped)):
                     records.sync()
-                    checkpoints.save(state, step, cursor, experiment.meta, valid_loss)
-            if last or stopped:
+                    checkpoints.save(state, step, cursor, experiment.meta, criterion)
+            if ended or stopped:
                 break
             profiler.before(step + 1)
             batch = next(batches)
@@ -208,14 +251,14 @@ def loop(
             display.advance(step)
             watchdog.step(step)
         checkpoints.wait()
-    return state, step, stop.exit_code
+    return state, step, 0 if ended else stop.exit_code
 
 
 def write_samples(
     experiment: Experiment, params: Params, step: int, records: Records, display: Display, workdir: Workdir
 ) -> None:
     """Continues the configured prompts and keeps the texts in samples/, in TensorBoard and on the screen."""
-    prompts, tokenizer = experiment.cfg.sample.prompts, experiment.corpus.tokenizer
+    prompts, tokenizer = experiment.cfg.sample.prompts, experiment.tokenizer
     texts = sample_text(experiment.model, params, tokenizer, prompts, experiment.cfg.sample, experiment.cfg.seed)
     whole = "\n\n".join(f"{prompt}{text}" for prompt, text in zip(prompts, texts, strict=True))
     write_atomically(workdir.samples / f"step-{step}.txt", f"{whole}\n")
@@ -229,8 +272,7 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     checkpoints, step = open_checkpoint(workdir, which)
     cfg = config.from_config_dict(workdir.read_config())
     tokenizer = load_tokenizer(workdir.tokenizer)
-    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
-        raise UserError(f"{workdir.tokenizer} is not the tokenizer that {workdir.path} was trained with; restore it")
+    refuse_foreign_tokenizer(tokenizer, checkpoints, step, workdir)
     model_cfg = sized(cfg.model, tokenizer)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
@@ -240,18 +282,26 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
 
 
 @distributed.AsOne()
-def evaluate(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
-    """Scores the last checkpoint of a workdir on the validation split."""
+def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
+    """Scores a checkpoint of a workdir on the config's tasks; model and tokenizer are the workdir's own."""
     workdir, display = Workdir(path), Display(None, silent=not distributed.is_primary())
-    checkpoints, step = open_checkpoint(workdir, "latest")
-    experiment = build(cfg)
+    checkpoints, step = open_checkpoint(workdir, which)
+    own = config.from_config_dict(workdir.read_config(), str(workdir.config))
+    tokenizer = Choice("saved", {"path": str(workdir.tokenizer)})
+    experiment = build(
+        dataclasses.replace(cfg, model=own.model, data=dataclasses.replace(cfg.data, tokenizer=tokenizer))
+    )
+    refuse_foreign_tokenizer(experiment.tokenizer, checkpoints, step, workdir)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
-    refuse_foreign_checkpoint(experiment, checkpoints, step, workdir.path, allow_change)
-    means = experiment.evaluate(checkpoints.restore_params(step, experiment.abstract.params))
-    windows = cfg.evaluation.num_windows
-    what = "the whole validation split" if windows is None else f"the first {windows} windows of the validation split"
-    words = "  ".join(f"{name} {value:.6f}" for name, value in means.items() if value is not None)
-    display.say(f"step {step}  valid  {words}  ({what})")
+    if cfg.checkpoint.init_from is not None:
+        experiment = with_references(experiment, display)
+    results = evaluation.score_all(experiment, checkpoints.restore_params(step, experiment.abstract.params))
+    display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
+    if distributed.is_primary():
+        folder = workdir.path / "evaluation" / f"step-{step}"
+        about = {"workdir": str(workdir.path), "step": step, "extent": evaluation.extent(cfg.evaluation)}
+        for file in evaluation.write(results, folder, about):
+            display.say(f"wrote {file}")
     return 0
 
 

@@ -5,7 +5,7 @@ Learned tokenizers are byte-level (Radford et al. 2019, section 2.2): no text is
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from gptjax.data.spelling import spelling_of, strips_a_space, without_prefix
 from gptjax.data.tokenizer import Tokenizer, utf8
+from gptjax.registry import did_you_mean
 from gptjax.types import UserError
 
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>")
@@ -30,70 +32,108 @@ MOST = 1 << 22
 """The largest vocabulary to train: more than anybody uses, and a refusal rather than a machine out of memory."""
 
 
-def _byte_of_letter() -> dict[str, int]:
-    """Returns which byte each letter of byte-level tokens stands for.
-
-    Printable bytes of Latin-1 stand for themselves, the others follow from U+0100 on (GPT-2's encoder).
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
-
-
 class BPETokenizer(Tokenizer):
-    """A tokenizer of the library, by its own JSON."""
+    """A tokenizer of the library, by its own JSON, and what its model's files say of its special tokens."""
 
     kind = "bpe"
 
-    def __init__(self, library: tokenizers.Tokenizer):
-        """Takes a tokenizer of the library; what the text says never becomes a special token."""
+    def __init__(
+        self,
+        library: tokenizers.Tokenizer,
+        *,
+        eos: str | None = None,
+        bos: str | None = None,
+        chat_template: str | None = None,
+    ):
+        """Takes a tokenizer of the library; what the text says never becomes a special token.
+
+        `eos` and `bos` are the special tokens that end and begin a text; without `eos` it is the first of END_TOKENS.
+        """
         library.encode_special_tokens = True
         library.no_padding()
         library.no_truncation()
         self._library = library
         self._special = {i: token for i, token in library.get_added_tokens_decoder().items() if token.special}
         self.vocab_size = max(library.get_vocab().values(), default=-1) + 1
-        names = {token.content: i for i, token in self._special.items()}
-        self.eos_id = next((names[name] for name in END_TOKENS if name in names), None)
+        for role, name in (("eos", eos), ("bos", bos)):
+            if name is not None and name not in self.special_tokens:
+                raise UserError(f"{role}={name!r} is no special token; {did_you_mean(name, self.special_tokens)}")
+        self._named = {"eos": eos, "bos": bos, "chat_template": chat_template}
+        guess = next((name for name in END_TOKENS if name in self.special_tokens), None)
+        self.eos_id = None if (end := eos or guess) is None else self.special_tokens[end]
+        self.bos_id = None if bos is None else self.special_tokens[bos]
+        self.chat_template = chat_template
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the ids of each text; the library uses all cores where there are several texts."""
-        try:
-            encodings = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
-        except TypeError:  # what the library says of a text that has no UTF-8
-            for text in texts:
-                utf8(text)
-            raise
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return _encode(self._library, texts)
+
+    def encode(self, text: str, *, continued: bool = False) -> np.ndarray:
+        """Returns the ids of a text; one that is `continued` gets none of what the library puts before texts."""
+        return _encode(self._continuing if continued else self._library, [text])[0]
+
+    @cached_property
+    def _continuing(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer without what it puts before a text."""
+        description = json.loads(self._library.to_str())
+        whole = json.dumps(description)
+        description["normalizer"] = without_prefix(description["normalizer"])
+        description["pre_tokenizer"] = without_prefix(description["pre_tokenizer"])
+        if json.dumps(description) == whole:
+            return self._library
+        library = _from_json(json.dumps(description), "the tokenizer")
+        library.encode_special_tokens = True
+        return library
+
+    @cached_property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The ids of special tokens, by their names."""
+        return {token.content: i for i, token in self._special.items()}
 
     @cached_property
     def pieces(self) -> Sequence[bytes] | None:
-        """The bytes of each token of a byte-level tokenizer; None for others, such as those that mark spaces."""
-        if not isinstance(self._library.decoder, decoders.ByteLevel):
+        """The bytes of each token, where its decoder is byte-level or SentencePiece's; None for others."""
+        spelling = spelling_of(self._library)
+        if spelling is None:
             return None
-        byte_of = _byte_of_letter()
         added = self._library.get_added_tokens_decoder()
         pieces = [b""] * self.vocab_size
         for token, i in self._library.get_vocab().items():
-            if i in self._special:
-                continue
-            pieces[i] = token.encode() if i in added else bytes(byte_of[letter] for letter in token)
+            if i not in self._special:
+                pieces[i] = token.encode() if i in added else spelling(token)
         return pieces
 
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+    @cached_property
+    def prefix(self) -> bytes:
+        """The space that SentencePiece's decoder takes from the beginning of a text."""
+        return b" " if strips_a_space(self._library) else b""
+
+    def decode(self, ids: Sequence[int] | np.ndarray, *, continued: bool = False) -> str:
         """Returns the text of some ids; where tokens have no bytes of their own, as the library says."""
         if self.pieces is not None:
-            return super().decode(ids)
+            return super().decode(ids, continued=continued)
         return self._library.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def settings(self) -> dict[str, Any]:
-        """Returns the library's own description."""
-        return {"tokenizer": json.loads(self._library.to_str())}
+        """Returns the library's own description, and of what is said of special tokens only what is set."""
+        named = {name: value for name, value in self._named.items() if value is not None}
+        return {"tokenizer": json.loads(self._library.to_str()), **named}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> "BPETokenizer":
-        """Makes it from the library's description."""
-        return cls(_from_json(json.dumps(settings["tokenizer"]), "the saved tokenizer"))
+        """Makes it from what `settings` returned."""
+        library = _from_json(json.dumps(settings["tokenizer"]), "the saved tokenizer")
+        return cls(library, **{name: settings[name] for name in ("eos", "bos", "chat_template") if name in settings})
+
+
+def _encode(library: tokenizers.Tokenizer, texts: Sequence[str]) -> list[np.ndarray]:
+    try:
+        encodings = library.encode_batch_fast(list(texts), add_special_tokens=False)
+    except TypeError:  # what the library says of a text that has no UTF-8
+        for text in texts:
+            utf8(text)
+        raise
+    return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
 
 def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) -> BPETokenizer:
@@ -106,7 +146,7 @@ def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) 
         )
     if vocab_size > MOST:
         raise UserError(f"vocab_size={vocab_size} of the bpe tokenizer is more than {MOST:,}; 32,768 is usual")
-    library = _byte_level(models.BPE())
+    library = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=list(special_tokens),
@@ -122,18 +162,19 @@ def train(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str]) 
     return tokenizer
 
 
-def read(path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
+def read(path: Path, special_tokens: Sequence[str], **named: str | None) -> BPETokenizer:
     """Reads a tokenizer.json, or a folder that holds one or GPT-2's two files; raises UserError for anything else.
 
-    Vocabulary and merges alone do not say which tokens are special: those in `special_tokens` that they hold.
+    Vocabulary and merges alone do not say which tokens are special: those in `special_tokens` that they hold. `named`
+    is what BPETokenizer takes besides: eos, bos and chat_template.
     """
     if path.is_file() and path.suffix == ".json":
-        return BPETokenizer(_from_json(path.read_text(encoding="utf-8"), str(path)))
+        return BPETokenizer(_from_json(_read_text(path), str(path)), **named)
     if (path / "tokenizer.json").is_file():
-        return read(path / "tokenizer.json", special_tokens)
+        return read(path / "tokenizer.json", special_tokens, **named)
     for vocab, merges in FILES:
         if (path / vocab).is_file() and (path / merges).is_file():
-            return _read_two_files(path / vocab, path / merges, special_tokens)
+            return BPETokenizer(_read_two_files(path / vocab, path / merges, special_tokens), **named)
     if not path.exists():
         raise UserError(
             f"the tokenizer {path} does not exist; correct data.tokenizer.path, or leave it out to train one"
@@ -142,25 +183,33 @@ def read(path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
     raise UserError(f"{path} holds no tokenizer; it should be or hold one of: {names}")
 
 
-def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequence[str]) -> BPETokenizer:
+def _read_two_files(vocab_path: Path, merges_path: Path, special_tokens: Sequence[str]) -> tokenizers.Tokenizer:
     try:
         vocab = json.loads(vocab_path.read_text(encoding="utf-8"))
         lines = merges_path.read_text(encoding="utf-8").split("\n")
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-        library = _byte_level(models.BPE(vocab=vocab, merges=merges))
+        library = byte_level(models.BPE(vocab=vocab, merges=merges))
     except Exception as error:  # noqa: BLE001 - the library raises no narrower class
         raise UserError(
             f"{vocab_path} and {merges_path.name} are no byte-pair encoding ({error}); get them again"
         ) from None
     library.add_special_tokens([token for token in special_tokens if token in vocab])
-    return BPETokenizer(library)
+    return library
 
 
-def _byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+def byte_level(model: models.BPE) -> tokenizers.Tokenizer:
+    """Returns a byte-level tokenizer with GPT-2's pattern."""
     library = tokenizers.Tokenizer(model)
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     return library
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); get it again") from None
 
 
 def _from_json(text: str, source: str) -> tokenizers.Tokenizer:

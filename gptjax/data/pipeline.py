@@ -1,4 +1,4 @@
-"""Batches of global arrays from token streams, read ahead in threads. Knows devices and order; cuts no rows itself.
+"""Batches of global arrays from numbered rows, read ahead in threads. Knows devices and order; cuts no rows itself.
 
 The sequence at place i is a pure function of the seed and i, and row r of the batch at cursor c is sequence c + r on
 any fleet: a process reads just the rows that its devices hold, and the cursor, one integer, is all the state there is,
@@ -6,20 +6,18 @@ from which the size of the batch follows too.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
 import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-from gptjax.data import packing
 from gptjax.data.config import DataConfig
 from gptjax.data.mixture import order
-from gptjax.data.shards import TokenStream
-from gptjax.data.sources import Corpus
+from gptjax.data.sequences import Rows
 from gptjax.sharding import local_rows
-from gptjax.types import Batch, UserError
+from gptjax.types import Batch
 
 
 class Batches(Iterator[Batch]):
@@ -56,71 +54,40 @@ class _Source:
         return self._get(index)
 
 
-def num_sequences(corpus: Corpus, seq_len: int) -> list[int]:
-    """Returns how many sequences each text of a corpus holds; raises UserError where one holds none."""
-    stream = corpus.split("train")
-    counts = [packing.num_windows(stop - start, seq_len) for start, stop in stream.parts]
-    for part, (start, stop), count in zip(corpus.labels, stream.parts, counts, strict=True):
-        if count == 0:
-            raise UserError(
-                f"{part} holds {stop - start:,} training tokens, too few for one sequence of model.seq_len={seq_len} "
-                f"and its last target; lower model.seq_len or add text"
-            )
-    return counts
-
-
 def train_batches(
-    cfg: DataConfig, corpus: Corpus, seq_len: int, seed: int, sharding: NamedSharding, cursor: int
+    cfg: DataConfig, sources: Sequence[Rows], seq_len: int, seed: int, sharding: NamedSharding, cursor: int
 ) -> Batches:
-    """Returns the endless batches of the training split from a cursor (in sequences) on.
-
-    Raises UserError where a text of the corpus holds no whole sequence.
-    """
-    stream = corpus.split("train")
-    counts = num_sequences(corpus, seq_len)
-    places = order(counts, corpus.weights, seed)
+    """Returns the endless batches of some rows, mixed by weight, from a cursor (in sequences) on."""
+    counts = [len(source) for source in sources]
+    places = order(counts, [source.weight for source in sources], seed)
     firsts = np.cumsum([0, *counts])
-    offsets = np.array([start for start, _ in stream.parts])
     rows = {size: local_rows(sharding, (size, seq_len)) for size in cfg.batch_sizes}
 
     def read(index: int) -> Batch:
         first, size = cfg.batch_at(cursor, index)
-        numbers = np.array([places[first + int(row)] for row in rows[size]])
-        part = np.searchsorted(firsts, numbers, side="right") - 1
-        starts = offsets[part] + (numbers - firsts[part]) * seq_len
-        local = packing.PACKINGS[cfg.packing](stream, starts.tolist(), seq_len)
+        numbers_R = np.array([places[first + int(row)] for row in rows[size]])
+        source_R = np.searchsorted(firsts, numbers_R, side="right") - 1
+        found = np.unique(source_R)
+        parts = [sources[s].read(numbers_R[source_R == s] - firsts[s]) for s in found]
+        local = parts[0]
+        if len(parts) > 1:
+            back_R = np.argsort(np.argsort(source_R, kind="stable"), kind="stable")
+            local = jax.tree.map(lambda *xs: np.concatenate(xs)[back_R], *parts)
         return _to_global(local, rows[size], size, sharding)
 
     return Batches(cfg, read, cursor, sys.maxsize // cfg.batch_size)
 
 
 def evaluation_batches(
-    cfg: DataConfig,
-    stream: TokenStream,
-    seq_len: int,
-    batch_size: int,
-    sharding: NamedSharding,
-    num_windows: int | None = None,
+    cfg: DataConfig, source: Rows, seq_len: int, batch_size: int, sharding: NamedSharding
 ) -> Batches:
-    """Returns a split in order, once: every token but the first is a target once (but at borders of documents).
-
-    The last window and the last batch are padded. `num_windows` takes only the first so many windows.
-    """
-    if len(stream) < 2:
-        raise UserError(
-            f"{stream.label} holds {len(stream)} validation tokens, and one has to predict another; add text"
-        )
-    count = packing.num_windows(len(stream), seq_len, partial=True)
-    count = min(count, num_windows or count)
+    """Returns rows in order, once; the last batch is padded."""
     rows = local_rows(sharding, (batch_size, seq_len))
 
     def read(index: int) -> Batch:
-        places = (index * batch_size + row for row in rows.tolist())
-        starts = [place * seq_len if place < count else len(stream) for place in places]
-        local = packing.PACKINGS[cfg.packing](stream, starts, seq_len)
-        return _to_global(local, rows, batch_size, sharding)
+        return _to_global(source.read(index * batch_size + rows), rows, batch_size, sharding)
 
-    return Batches(cfg, read, 0, -(-count // batch_size))
+    return Batches(cfg, read, 0, -(-len(source) // batch_size))
 
 
 def _to_global(local: Batch, rows: np.ndarray, batch_size: int, sharding: NamedSharding) -> Batch:
@@ -136,4 +103,4 @@ def _to_global(local: Batch, rows: np.ndarray, batch_size: int, sharding: NamedS
 
         return jax.make_array_from_callback(shape, sharding, part, dtype=x_BT.dtype)
 
-    return Batch(*map(one, local[:5]), labels={})
+    return jax.tree.map(one, local)

@@ -22,7 +22,7 @@ from gptjax.data.shard_writer import ShardWriter
 from gptjax.data.shards import FORMAT, MANIFEST, load_manifest, read_json, token_dtype, write_json
 from gptjax.data.split import SPLITS, Text
 from gptjax.data.text import Tally
-from gptjax.data.tokenizer import TOKENIZERS, Texts, Tokenizer, load_tokenizer
+from gptjax.data.tokenizer import TOKENIZERS, Tokenizer, load_tokenizer
 from gptjax.data.units import tokenized, units
 from gptjax.registry import Choice
 from gptjax.types import UserError
@@ -97,11 +97,6 @@ def train_tokenizer(choice: Choice, texts: Sequence[Text], console: Console) -> 
     if time.monotonic() - start > 1:
         console.say(f"trained the {choice.name} tokenizer in {time.monotonic() - start:.1f} s")
     return tokenizer
-
-
-def saved(train_texts: Texts, all_texts: Texts, *, path: str = "") -> Tokenizer:
-    """The tokenizer that stands in a folder which `save_tokenizer` or a run wrote; text is ignored."""
-    return load_tokenizer(Path(path))
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

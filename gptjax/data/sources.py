@@ -20,7 +20,7 @@ from gptjax.data.console import Console
 from gptjax.data.shards import MANIFEST, TokenStream, load_manifest, open_shards
 from gptjax.data.split import Text
 from gptjax.data.text import expand
-from gptjax.data.tokenizer import Tokenizer, load_tokenizer
+from gptjax.data.tokenizer import TOKENIZERS, Tokenizer, load_tokenizer
 from gptjax.registry import Choice
 from gptjax.types import UserError
 
@@ -167,6 +167,17 @@ def load_corpus(cfg: DataConfig) -> Corpus:
         tokenizer = _cached_tokenizer(cfg.tokenizer, texts, root, console)
     folders = [p.folder if isinstance(p, Prepared) else _cached_text(p, tokenizer, root, console) for p in parts]
     return open_corpus(folders, parts, verify=cfg.verify)
+
+
+def tokenizer_alone(cfg: DataConfig) -> Tokenizer:
+    """Returns the tokenizer of a config where no text is read; raises UserError for one that learns from it."""
+    choice = registry.resolve(TOKENIZERS, cfg.tokenizer)
+    if choice.name in ("char", "bpe") and choice.kwargs.get("path") is None:
+        raise UserError(
+            f"data.tokenizer.name={choice.name!r} learns from text, and no task reads data.source; set "
+            f"data.tokenizer.name=saved and data.tokenizer.path to the tokenizer/ of a run or an imported model"
+        )
+    return prepare.train_tokenizer(choice, [], Console(silent=True))
 
 
 def open_corpus(folders: Sequence[Path], parts: Sequence[Text | Prepared], *, verify: bool) -> Corpus:

@@ -11,6 +11,7 @@ import dataclasses
 import glob
 import gzip
 import importlib
+import io
 import json
 import os
 import re
@@ -224,10 +225,17 @@ def _blocks(file: Path) -> Iterator[bytes]:
     if file.suffix == ".zst":
         yield from _unpacked_zst(file)
         return
+    with opened(file) as stream:
+        while block := stream.read(_READ_BYTES):
+            yield block
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[io.BufferedIOBase]:
+    """Gives the unpacked bytes of a plain or a .gz file; damage that reading comes across is a UserError."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
-            while block := stream.read(_READ_BYTES):
-                yield block
+            yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{file} is damaged, or no gzip file ({error})") from None
 

@@ -8,7 +8,7 @@ import codecs
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,14 +30,23 @@ class Tokenizer(ABC):
     kind: ClassVar[str]
     vocab_size: int
     eos_id: int | None
+    bos_id: int | None = None
+    """The token that texts begin with, in training and so in prompts; None where there is none."""
+    chat_template: str | None = None
+    """How conversations are written, in Jinja, as `transformers` keeps it; None where nobody has said."""
 
     @abstractmethod
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the ids of each text, int32."""
 
-    def encode(self, text: str) -> np.ndarray:
-        """Returns the ids of a text, int32."""
+    def encode(self, text: str, *, continued: bool = False) -> np.ndarray:
+        """Returns the ids of a text, int32; one that is `continued` gets no space in front, where texts get one."""
         return self.encode_many([text])[0]
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The ids of special tokens, by the names that templates call them."""
+        return {}
 
     @property
     @abstractmethod
@@ -53,14 +62,23 @@ class Tokenizer(ABC):
     def from_settings(cls, settings: dict[str, Any]) -> "Tokenizer":
         """Makes a tokenizer from what `settings` returned."""
 
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text of some ids; bytes that are no UTF-8 become U+FFFD."""
-        assert self.pieces is not None
-        return b"".join([self.pieces[int(i)] for i in ids]).decode("utf-8", errors="replace")
+    @property
+    def prefix(self) -> bytes:
+        """What `encode` puts before a text, and the first piece therefore has too much: nothing, or a space."""
+        return b""
 
-    def stream(self) -> "StreamDecoder":
-        """Returns a decoder that takes ids one at a time."""
-        return StreamDecoder(self)
+    def decode(self, ids: Sequence[int] | np.ndarray, *, continued: bool = False) -> str:
+        """Returns the text of some ids; bytes that are no UTF-8 become U+FFFD.
+
+        Ids that begin a text lose the prefix; those that are `continued` from others, as an answer is, keep it.
+        """
+        assert self.pieces is not None
+        text = b"".join([self.pieces[int(i)] for i in ids])
+        return (text if continued else text.removeprefix(self.prefix)).decode("utf-8", errors="replace")
+
+    def stream(self, *, continued: bool = False) -> "StreamDecoder":
+        """Returns a decoder that takes ids one at a time; `continued` is as in `decode`."""
+        return StreamDecoder(self, continued)
 
     def token_bytes(self) -> np.ndarray | None:
         """Returns how many bytes of UTF-8 each token stands for (special ones 0), int32; None where unknown."""
@@ -86,16 +104,20 @@ class StreamDecoder:
     A character whose last byte has not come yet is held back.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, tokenizer: Tokenizer, continued: bool = False):
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._prefix = b"" if continued else tokenizer.prefix
         self._ids: list[int] = []
         self._shown = ""
 
     def push(self, token: int) -> str:
         """Returns the text that this token completes."""
         if self._tokenizer.pieces is not None:
-            return self._decoder.decode(self._tokenizer.pieces[token])
+            piece = self._tokenizer.pieces[token]
+            if piece and self._prefix:  # the first that stands for text
+                piece, self._prefix = piece.removeprefix(self._prefix), b""
+            return self._decoder.decode(piece)
         self._ids.append(token)
         whole = self._tokenizer.decode(self._ids)
         return "" if whole.endswith("\ufffd") else self._show(whole)
@@ -125,6 +147,11 @@ class ByteTokenizer(Tokenizer):
     def pieces(self) -> Sequence[bytes]:
         """Each byte."""
         return _BYTES
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The end of a text, by GPT-2's name for it."""
+        return {END_OF_TEXT: 256}
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the bytes of each text."""
@@ -219,10 +246,19 @@ def bpe(
     return read(Path(path), special_tokens) if path is not None else train(train_texts(), vocab_size, special_tokens)
 
 
+def saved(train_texts: Texts, all_texts: Texts, *, path: str | None = None) -> Tokenizer:
+    """The tokenizer in a folder: that of a run, of an imported model or of prepared text."""
+    if path is None:
+        raise UserError("'saved' needs a path; set data.tokenizer.path to the tokenizer/ of a run or imported model")
+    folders = (Path(path).expanduser(), Path(path).expanduser() / "tokenizer")
+    return load_tokenizer(next((folder for folder in folders if (folder / CONFIG).is_file()), folders[0]))
+
+
 TOKENIZERS = {
     "byte": byte,
     "char": char,
     "bpe": bpe,
+    "saved": saved,
 }
 
 

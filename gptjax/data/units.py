@@ -32,6 +32,9 @@ class Unit(NamedTuple):
 
     texts: list[str]
     ends: list[bool]
+    """Which of them end their document."""
+    continues: bool = False
+    """Whether the first goes on with a document that began in the unit before."""
 
 
 def units(pieces: Iterable[Piece]) -> Iterator[Unit]:
@@ -43,18 +46,25 @@ def units(pieces: Iterable[Piece]) -> Iterator[Unit]:
         num_chars += len(text)
         if num_chars >= UNIT_CHARS:
             yield unit
-            unit, num_chars = Unit([], []), 0
+            unit, num_chars = Unit([], [], continues=not ends), 0
     if unit.texts:
         yield unit
 
 
 def tokenize(tokenizer: Tokenizer, unit: Unit) -> Tokens:
-    """Turns a unit into tokens, with the end-of-text token (where there is one) behind each document."""
+    """Turns a unit into tokens, with those that begin and end a text (where there are any) around each document.
+
+    Where both are the same token, one stands between two documents.
+    """
     eos = np.array([] if tokenizer.eos_id is None else [tokenizer.eos_id], np.int32)
+    bos = np.array([] if tokenizer.bos_id in (None, tokenizer.eos_id) else [tokenizer.bos_id], np.int32)
     dtype = token_dtype(tokenizer.vocab_size)
     stretches = []
-    for ids, ends in zip(tokenizer.encode_many(unit.texts), unit.ends, strict=True):
-        stretches.append(np.concatenate([ids, eos]) if ends else ids)
+    starts = [not unit.continues, *unit.ends]
+    for text, ids, start, end in zip(unit.texts, tokenizer.encode_many(unit.texts), starts, unit.ends, strict=False):
+        if not start and tokenizer.prefix:
+            ids = tokenizer.encode(text, continued=True)
+        stretches.append(np.concatenate([*([bos] if start else []), ids, *([eos] if end else [])]))
     stops = np.cumsum([len(ids) for ids in stretches])[unit.ends]
     return Tokens(
         np.concatenate(stretches).astype(dtype),

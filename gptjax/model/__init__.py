@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gptjax.model.gpt import (
         activations,
         apply,
+        classify,
         features,
         head_params,
         init_params,
@@ -26,6 +27,7 @@ _OWNERS = {
     "Memory": "cache",
     "activations": "gpt",
     "apply": "gpt",
+    "classify": "gpt",
     "features": "gpt",
     "flops_per_token": "accounting",
     "head_params": "gpt",
@@ -44,6 +46,7 @@ __all__ = [
     "Memory",
     "activations",
     "apply",
+    "classify",
     "features",
     "flops_per_token",
     "head_params",

@@ -61,13 +61,15 @@ def shares(cfg: ModelConfig, trained: Params | None) -> dict[str, float]:
     return {row.path: sizes.get(row.path, 0) / row.count for row in parameter_table(cfg)}
 
 
-def flops_per_token(cfg: ModelConfig, seq_len: int | None = None, trained: Params | None = None) -> int:
+def flops_per_token(
+    cfg: ModelConfig, seq_len: int | None = None, trained: Params | None = None, unembeds: bool = True
+) -> int:
     """Returns the training flops (forward and backward) of one token in a sequence of seq_len (default: the config's).
 
     The convention is FLOPS_CONVENTION. `trained` holds the shapes of what is (None: all parameters): a frozen weight
-    has no gradient of its own, but hands one on to what is trained below it. What a causal mask hides is counted,
-    though most of it is not computed; so is everything outside a sliding window; so are the columns that pad the
-    vocabulary. Of experts those that a token is sent to are counted.
+    has no gradient of its own, but hands one on to what is trained below it. `unembeds` says whether the loss reads
+    the next token. What a causal mask hides is counted, though most of it is not computed; so is everything outside a
+    sliding window; so are the columns that pad the vocabulary. Of experts those that a token is sent to are counted.
     """
     cfg = cfg.resolve()
     assert cfg.d_head is not None
@@ -82,9 +84,10 @@ def flops_per_token(cfg: ModelConfig, seq_len: int | None = None, trained: Param
         if row.path.endswith("kernel"):
             back = through if row.path.startswith("blocks/") else leaves_head
             total += row.count * _used(cfg, row) * (1 + back + share[row.path])
-    num_readings = registry.resolve(HEADS, cfg.head).kwargs["num_tokens"] - (not cfg.tie_embeddings)
-    own = share["tokens/embedding" if cfg.tie_embeddings else "head/kernel"]
-    total += num_readings * cfg.padded_vocab_size * cfg.d_model * (1 + leaves_head + own)
+    if unembeds:
+        num_readings = registry.resolve(HEADS, cfg.head).kwargs["num_tokens"] - (not cfg.tie_embeddings)
+        own = share["tokens/embedding" if cfg.tie_embeddings else "head/kernel"]
+        total += num_readings * cfg.padded_vocab_size * cfg.d_model * (1 + leaves_head + own)
     if not cfg.num_states:
         total += 2 * T * cfg.num_heads * cfg.d_head * cfg.num_layers * (1 + 2 * through)  # scores and mixing
     return round(2 * total)

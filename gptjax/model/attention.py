@@ -15,7 +15,7 @@ from gptjax import registry, sharding
 from gptjax.model import kernels
 from gptjax.model.cache import Cache
 from gptjax.model.config import ModelConfig
-from gptjax.model.layers import Projection, RMSNorm, Vector
+from gptjax.model.layers import NORMS, Projection, RMSNorm, Vector
 from gptjax.model.positions import POSITIONS, Encoding
 from gptjax.model.visible import Visible
 from gptjax.sharding import constrain
@@ -45,9 +45,9 @@ class SelfAttention(nn.Module):
     """Grouped-query attention over a causal, segment-aware window (Ainslie et al. 2023, arXiv 2305.13245).
 
     `window` limits a query to that many keys, itself included (arXiv 2004.05150); `qk_norm` normalises queries and keys
-    over their channels before they turn (arXiv 2010.04245), which bounds the scores; `soft_cap` bounds them by a tanh
-    (Gemma 2, arXiv 2408.00118); `sink` gives each head a learned score that takes weight and gives nothing (gpt-oss,
-    arXiv 2508.10925), so that a head may look at nothing.
+    over their channels before they turn, with the epsilon of `norm`, which bounds the scores (arXiv 2010.04245);
+    `soft_cap` bounds them by a tanh (Gemma 2, arXiv 2408.00118); `sink` gives each head a learned score that takes
+    weight and gives nothing (gpt-oss, arXiv 2508.10925), so that a head may look at nothing.
 
     A variant is a subclass that overrides `mask_BTS` (which keys are seen) or `mix` (what is done with them); plain XLA
     runs it on every platform.
@@ -67,8 +67,9 @@ class SelfAttention(nn.Module):
         k_BTKC = self._project(x_BTD, "key", cfg.num_kv_heads, "kv_heads")
         v_BTKC = self._project(x_BTD, "value", cfg.num_kv_heads, "kv_heads")
         if self.qk_norm:
-            q_BTHC = RMSNorm("head_dim", name="query_norm")(q_BTHC)
-            k_BTKC = RMSNorm("head_dim", name="key_norm")(k_BTKC)
+            epsilon = registry.resolve(NORMS, cfg.norm).kwargs.get("epsilon", RMSNorm.epsilon)
+            q_BTHC = RMSNorm("head_dim", epsilon, name="query_norm")(q_BTHC)
+            k_BTKC = RMSNorm("head_dim", epsilon, name="key_norm")(k_BTKC)
         q_BTHC, k_BSKC, v_BSKC = context.encoding.rotate(q_BTHC), context.encoding.rotate(k_BTKC), v_BTKC
         if (stretch := cfg.score_scale * q_BTHC.shape[-1] ** 0.5) != 1:
             q_BTHC = q_BTHC * stretch  # kernels divide by the root
@@ -143,7 +144,8 @@ class SelfAttention(nn.Module):
         return run(mix, q_BTHC, k_BSKC, v_BSKC, visible)
 
     def _project(self, x_BTD, name, num_heads, heads):
-        y_BTHC = Projection(self.cfg, (num_heads, self.cfg.d_head), ("embed", heads, "head_dim"), name=name)(x_BTD)
+        cfg, names = self.cfg, ("embed", heads, "head_dim")
+        y_BTHC = Projection(cfg, (num_heads, cfg.d_head), names, use_bias=cfg.qkv_bias, name=name)(x_BTD)
         return constrain(y_BTHC, "act_batch", "act_seq", f"act_{heads}", None)
 
 

@@ -40,6 +40,10 @@ class Cache(NamedTuple):
         layer_of = lambda x: jax.lax.dynamic_index_in_dim(x, layer, keepdims=False)  # noqa: E731
         return Cache(k_NBSKC, v_NBSKC), layer_of(k_NBSKC), layer_of(v_NBSKC)
 
+    def take(self, rows_B: Array) -> "Cache":
+        """Returns the cache of these rows, in their order; any may stand several times."""
+        return Cache(*(jnp.take(x_NBSKC, rows_B, axis=1) for x_NBSKC in self))
+
 
 class Memory(NamedTuple):
     """The states of all recurrent layers, in float32: all that is left of the tokens, however many there were."""
@@ -58,6 +62,10 @@ class Memory(NamedTuple):
     def write(self, layer: Array, state: State) -> "Memory":
         """Returns the memory with another state of that layer."""
         return Memory(self.states_NPBH.at[layer].set(jnp.stack(state)))
+
+    def take(self, rows_B: Array) -> "Memory":
+        """Returns the memory of these rows, in their order; any may stand several times."""
+        return Memory(jnp.take(self.states_NPBH, rows_B, axis=2))
 
 
 def init_cache(cfg: ModelConfig, batch_size: int, length: int) -> Cache | Memory:

@@ -10,7 +10,7 @@ from gptjax.registry import Choice, choice_field
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
 KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
-ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn")
+ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn", "yarn_by_index", "llama3")
 POSITIVE_OPTIONS = {
     "block": ("d_hidden",),
     "attention": ("window", "soft_cap"),
@@ -91,8 +91,12 @@ class ModelConfig:
     """The position-wise feed-forward layer."""
     use_bias: bool = True
     """Biases in the projections of attention and feed-forward."""
+    qkv_bias: bool | None = None
+    """Biases of queries, keys and values, where they differ from the others (Qwen2); None is use_bias."""
     head: Choice = choice_field("gptjax.model.heads:HEADS", "lm")
-    """What reads the features at the top; the task says which one it needs."""
+    """What reads the next token from the features at the top."""
+    classifiers: tuple[tuple[str, int], ...] = dataclasses.field(default=(), metadata={"fingerprint": False})
+    """Other outputs by name, and their sizes; an experiment takes them from its tasks."""
     tie_embeddings: bool = True
     """The output projection is the token embedding, transposed."""
     attention_scale: float | None = None
@@ -178,6 +182,7 @@ class ModelConfig:
             num_kv_heads=self.num_kv_heads or self.num_heads,
             d_head=self.d_head or self.d_model // self.num_heads,
             d_ff=self.d_ff or 4 * self.d_model,
+            qkv_bias=self.use_bias if self.qkv_bias is None else self.qkv_bias,
         )
 
     def ignored(self) -> list[str]:
@@ -185,6 +190,7 @@ class ModelConfig:
         if not self.num_states:
             return []
         unused = {"num_heads", "num_kv_heads", "d_head", "d_ff", "mlp", "attention", "attention_scale", "positions"}
+        unused |= {"qkv_bias"}
         if not self.resolve().has_stream:
             unused |= {"norm", "residual_scale"}
 

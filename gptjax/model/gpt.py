@@ -8,6 +8,7 @@ Shapes: B batch, T position, D model width, V vocabulary, N layers.
 
 import dataclasses
 import functools
+import zlib
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -18,7 +19,7 @@ from gptjax import manual, registry, sharding
 from gptjax.model.attention import ATTENTIONS, Context
 from gptjax.model.cache import Cache, Memory
 from gptjax.model.config import ModelConfig
-from gptjax.model.heads import HEADS
+from gptjax.model.heads import HEADS, classifier
 from gptjax.model.layers import NORMS, Dropout, Embedding, Named
 from gptjax.model.mlp import MLPS
 from gptjax.model.positions import POSITIONS
@@ -165,7 +166,14 @@ def _init(cfg: ModelConfig, key: Array) -> Params:
     with sharding.use(None):
         params = Decoder(cfg).init(decoder_key, one_BT, one_BT, None, None)["params"]
         head = registry.build(HEADS, cfg.head, cfg).init(head_key, x_BTD, params["tokens"]["embedding"].unbox())
-    return {**params, **({"head": head["params"]} if head else {})}
+        # Each has a key of its own, whatever other classifiers there are.
+        keys = {name: jax.random.fold_in(head_key, zlib.crc32(name.encode())) for name, _ in cfg.classifiers}
+        classifiers = {name: classifier(cfg, name).init(key, x_BTD)["params"] for name, key in keys.items()}
+    return {
+        **params,
+        **({"head": head["params"]} if head else {}),
+        **({"classifiers": classifiers} if classifiers else {}),
+    }
 
 
 @functools.cache
@@ -256,13 +264,13 @@ def lr_factors(cfg: ModelConfig) -> Params:
 
 
 def head_params(cfg: ModelConfig, params: Params, x_BTD: Array) -> tuple[Params, Array]:
-    """Returns the parameters that `unembed` reads, whole on each device but for the tensor axis, and x.
+    """Returns the parameters that `unembed` and `classify` read, whole on each device but for the tensor axis, and x.
 
     Called once, for where `unembed` is called part by part: XLA would gather them for every part. By hand they come
     together once x is there, and their gradient is scattered before that of x goes on: so the head is in memory neither
     while the blocks run nor while their gradients are computed.
     """
-    names = ({"tokens"} if cfg.tie_embeddings else set()) | ({"head"} & params.keys())
+    names = ({"tokens"} if cfg.tie_embeddings else set()) | ({"head", "classifiers"} & params.keys())
     axes = logical_axes(cfg)
     head, axes = {name: params[name] for name in names}, {name: axes[name] for name in names}
     if manual.layout() is not None:
@@ -284,6 +292,13 @@ def unembed(cfg: ModelConfig, params: Params, x_BTD: Array, ahead: int = 0) -> A
     variables = {"params": params["head"]} if "head" in params else {}
     embedding_VD = params["tokens"]["embedding"] if cfg.tie_embeddings else None
     return registry.build(HEADS, cfg.head, cfg).apply(variables, x_BTD, embedding_VD, ahead)
+
+
+def classify(cfg: ModelConfig, params: Params, x_BTD: Array, name: str) -> Array:
+    """Returns logits_BTL, in float32, of the classifier of a task."""
+    cfg = cfg.resolve()
+    logits_BTL = classifier(cfg, name).apply({"params": params["classifiers"][name]}, x_BTD)
+    return logits_BTL.astype(jnp.promote_types(logits_BTL.dtype, jnp.float32))
 
 
 def apply(

@@ -1,4 +1,4 @@
-"""What reads the features at the top. A task names its head (`ModelConfig.head`) and never imports it.
+"""What reads the features at the top: the next-token head (`ModelConfig.head`), and classifiers of tasks with labels.
 
 Shapes: B batch, T position, D model width, V vocabulary.
 """
@@ -66,6 +66,11 @@ def multi_token(cfg: ModelConfig, *, num_tokens: int = 2, name: str | None = Non
     Sampling reads the next token alone.
     """
     return LanguageModel(cfg, num_tokens=num_tokens, name=name)
+
+
+def classifier(cfg: ModelConfig, name: str) -> Projection:
+    """A linear map from features to the labels of a task (GPT-1, Radford et al. 2018, section 3.2)."""
+    return Projection(cfg, (dict(cfg.classifiers)[name],), ("embed", None))
 
 
 HEADS = {

@@ -56,7 +56,7 @@ class Projection(nn.Module):
     Where `cfg.lora` says so, the product of two narrow kernels is added to its kernel, without being formed.
     `depth` is the number of sub-layers whose results add up in the residual stream where this one writes into it: the
     weights start 1 / sqrt(depth) smaller, so that the stream's variance does not grow with depth (GPT-2, Radford et
-    al. 2019, section 2.3).
+    al. 2019, section 2.3). `use_bias` None is the config's.
     """
 
     cfg: ModelConfig
@@ -64,10 +64,11 @@ class Projection(nn.Module):
     names: Names
     num_inputs: int = 1
     depth: int = 1
+    use_bias: bool | None = None
 
     @nn.compact
     def __call__(self, x):
-        """Multiplies, then adds the adapter's part and the bias where the config has them."""
+        """Multiplies, then adds the adapter's part and the bias where there are any."""
         dims = x.shape[-self.num_inputs :]
         dtype = jnp.dtype(self.cfg.dtype)
         initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(self.depth))
@@ -75,7 +76,7 @@ class Projection(nn.Module):
         y = _multiply(x, kernel, self.num_inputs, dtype)
         if self.cfg.lora.adapts("/".join(self.path)):
             y = y + self._adapter(x, dims, dtype)
-        if self.cfg.use_bias:
+        if self.cfg.use_bias if self.use_bias is None else self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.names[self.num_inputs :]), self.features)
             y = y + bias.astype(dtype)
         return y

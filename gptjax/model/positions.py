@@ -133,11 +133,34 @@ def yarn(base: float, R: int, factor: float, trained_len: float) -> tuple[np.nda
     return frequency_R * (kept_R + (1 - kept_R) / factor), 0.1 * math.log(factor) + 1
 
 
+def yarn_by_index(base: float, R: int, factor: float, trained_len: float) -> tuple[np.ndarray, float]:
+    """YaRN as its authors' code has it, and released models with it: those between are mixed by their index.
+
+    The indices of the pairs that turn 32 times and once are rounded outwards.
+    """
+    fast, slow = (R * math.log(trained_len / (turns * 2 * math.pi)) / math.log(base) for turns in (32, 1))
+    first, last = max(math.floor(fast), 0), min(math.ceil(slow), 2 * R - 1)
+    kept_R = 1 - np.clip((np.arange(R) - first) / max(last - first, 1e-3), 0, 1)
+    return _frequencies(base, R) * (kept_R + (1 - kept_R) / factor), 0.1 * math.log(factor) + 1
+
+
+def llama3(base: float, R: int, factor: float, trained_len: float) -> tuple[np.ndarray, float]:
+    """Divides the angles of pairs that turn less than once within trained_len, and leaves those of 4 turns and more.
+
+    Those between are mixed by their turns (Llama 3.1, arXiv 2407.21783).
+    """
+    frequency_R = _frequencies(base, R)
+    kept_R = np.clip((trained_len * frequency_R / (2 * np.pi) - 1) / (4 - 1), 0, 1)
+    return frequency_R * (kept_R + (1 - kept_R) / factor), 1.0
+
+
 SCALINGS = {
     "none": unscaled,
     "linear": linear,
     "ntk": ntk,
     "yarn": yarn,
+    "yarn_by_index": yarn_by_index,
+    "llama3": llama3,
 }
 """How angles are stretched: (base, R, factor, trained_len) -> angle of each pair by position, size of the turned."""
 

@@ -15,6 +15,8 @@ from gptjax.plan.roofline import interconnect_seconds
 from gptjax.plan.topology import Fleet
 from gptjax.plan.traffic import hbm_bytes
 from gptjax.program import Program, build_program
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.types import UserError
 
 
@@ -71,7 +73,9 @@ class Forecast:
 def forecast(cfg: ExperimentConfig, fleet: Fleet, source: str = "the config") -> Forecast:
     """Compiles the step of a config for a fleet and works out its figures; raises UserError where they do not match."""
     config.validate(cfg, len(fleet.devices), source)
-    program = build_program(cfg, sized(cfg), None, fleet.devices)
+    program = build_program(
+        cfg, sized(cfg), build_tasks(cfg.tasks, Setting("", num_chunks=cfg.train.loss_chunks)), fleet.devices
+    )
     compiled = compile_step(program)
     plan = _without_times(program, fleet, compiled)
     return plan if compiled.module is None else _timed(plan, program, fleet, compiled)

@@ -2,23 +2,33 @@
 
   python -m gptjax.sample --workdir=runs/small --prompt="def main("
 
-Flags -> rules -> parameters -> text; nothing else.
+Flags -> rules -> parameters -> text, or answers where it is a chat; nothing else.
 """
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from gptjax import flags
 from gptjax.sample.config import SampleConfig
 from gptjax.types import UserError
 
+if TYPE_CHECKING:
+    from gptjax.data.chat import Message
+    from gptjax.sample.answers import Assistant
+
 HELP = """\
-usage: python -m gptjax.sample --workdir=DIR [--prompt=TEXT ...] [--temperature=1] ...
+usage: python -m gptjax.sample --workdir=DIR [--prompt=TEXT ...] [--chat] [--temperature=1] ...
 
-Continues each prompt with the model that was trained in DIR, and prints prompt and continuation.
+Continues each prompt with the model of DIR, or answers it with --chat.
 
-  --workdir=DIR             what was trained, such as runs/small
+  --workdir=DIR             what was trained or converted, such as runs/small
   --prompt=TEXT             what to continue (repeatable); - is standard input, none starts afresh
+  --chat[=TEMPLATE]         each prompt is a user's message, of which the answer alone is printed; without
+                            prompts it talks with you, a line a message, until Ctrl-D. It is written in
+                            the tokenizer's own template, or in chatml, alpaca, plain or one in Jinja
+  --system=TEXT             what a chat begins with, instead of what the template says
   --max_tokens=256          at most so many new tokens
   --stop=TEXT               ends the continuation before this text (repeatable)
   --temperature=1           below 1 is safer, above 1 bolder, 0 always takes the likeliest token
@@ -26,6 +36,8 @@ Continues each prompt with the model that was trained in DIR, and prints prompt 
   --top_p=P                 only the likeliest tokens that together have probability P
   --min_p=P                 only tokens at least P times as likely as the likeliest
   --repetition_penalty=1    above 1 makes tokens of the text so far less likely
+  --num_beams=1             above 1: beam search for the likeliest text; the rules above then have no effect
+  --length_penalty=1        beam search ranks texts by log-probability / length ** penalty
   --seed=0                  the same seed gives the same text, another seed another
   --step=latest             which checkpoint: latest, best (by validation loss) or a number
   --help                    this text
@@ -45,11 +57,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--prompt", action="append", default=[])
     parser.add_argument("--stop", action="append", default=[])
     parser.add_argument("--max_tokens", type=int, default=SampleConfig.max_tokens)
-    for name in ("temperature", "top_p", "min_p", "repetition_penalty"):
+    parser.add_argument("--num_beams", type=int, default=SampleConfig.num_beams)
+    for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
         parser.add_argument(f"--{name}", type=float, default=getattr(SampleConfig, name))
     parser.add_argument("--top_k", type=int)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--step", type=checkpoint, default="latest")
+    parser.add_argument("--step", type=flags.checkpoint, default="latest")
+    parser.add_argument("--chat", nargs="?", const="")
+    parser.add_argument("--system")
     args = parser.parse(argv)
     cfg = SampleConfig(
         temperature=args.temperature,
@@ -57,17 +72,24 @@ def main(argv: Sequence[str]) -> int:
         top_p=args.top_p,
         min_p=args.min_p,
         repetition_penalty=args.repetition_penalty,
+        num_beams=args.num_beams,
+        length_penalty=args.length_penalty,
         max_tokens=args.max_tokens,
         stop=tuple(args.stop),
     )
     problems = [f"--{problem}" for problem in cfg.validate()]
     if not 0 <= args.seed < 2**32:
         problems.append(f"--seed={args.seed} is not between 0 and {2**32 - 1}")
+    if args.system is not None and args.chat is None:
+        problems.append("--system belongs to a chat; add --chat, or leave it out")
     if args.prompt.count("-") > 1:
         problems.append("--prompt=- stands twice; standard input is read once")
     if problems:
         raise UserError("\n".join(problems))
-    prompts = [read_stdin() if prompt == "-" else prompt for prompt in args.prompt or [""]]
+    if ignored := cfg.ignored():
+        print(f"note: --num_beams={cfg.num_beams} leaves out {', '.join(f'--{n}' for n in ignored)}", file=sys.stderr)
+    default = [""] if args.chat is None else []
+    prompts = [read_stdin() if prompt == "-" else prompt for prompt in args.prompt or default]
 
     from gptjax import distributed
 
@@ -77,30 +99,81 @@ def main(argv: Sequence[str]) -> int:
     from gptjax.sample.generate import stream_text
 
     model_cfg, params, tokenizer = run.load_for_inference(args.workdir, args.step)
+    if args.chat is not None:
+        from gptjax.data.chat import Chat
+        from gptjax.sample.answers import Assistant
+
+        assistant = Assistant(model_cfg, params, tokenizer, Chat(tokenizer, args.chat or None), cfg, args.seed)
+        beginning = [] if args.system is None else [{"role": "system", "content": args.system}]
+        return answer(assistant, beginning, prompts) if prompts else talk(assistant, beginning)
     for prompt in prompts:
-        if (length := len(tokenizer.encode(prompt))) > model_cfg.max_context:
-            print(
-                f"note: a prompt has {length} tokens and the model sees {model_cfg.max_context}: only its end counts",
-                file=sys.stderr,
-            )
-    pieces = stream_text(model_cfg, params, tokenizer, prompts, cfg, args.seed)
-    if len(prompts) == 1 and sys.stdout.isatty():
-        print(prompts[0], end="", flush=True)
-        for (piece,) in pieces:
-            print(piece, end="", flush=True)
-        print()
-        return 0
-    for number, (prompt, *continuation) in enumerate(zip(prompts, *pieces, strict=True), 1):
-        if len(prompts) > 1:
-            print(f"=== prompt {number} of {len(prompts)}")
-        print(prompt + "".join(continuation))
-    sys.stdout.flush()  # here, where a reader that has left is no error yet
+        note_length(len(tokenizer.encode(prompt)), model_cfg.max_context)
+    show(prompts, stream_text(model_cfg, params, tokenizer, prompts, cfg, args.seed))
     return 0
 
 
-def checkpoint(text: str) -> str | int:
-    """Reads the value of --step."""
-    return text if text in ("latest", "best") else int(text)
+def show(beginnings: Sequence[str], pieces: Iterator[list[str]]) -> None:
+    """Prints texts from their beginnings on: one on a terminal while it grows, others when they are whole."""
+    if len(beginnings) == 1 and sys.stdout.isatty():
+        print(beginnings[0], end="", flush=True)
+        for (piece,) in pieces:
+            print(piece, end="", flush=True)
+        print()
+        return
+    for number, (beginning, *continuation) in enumerate(zip(beginnings, *pieces, strict=True), 1):
+        if len(beginnings) > 1:
+            print(f"=== prompt {number} of {len(beginnings)}")
+        print(beginning + "".join(continuation))
+    sys.stdout.flush()  # here, where a reader that has left is no error yet
+
+
+def answer(assistant: "Assistant", beginning: Sequence["Message"], prompts: Sequence[str]) -> int:
+    """Prints the answer to each prompt, which are conversations of their own."""
+    conversations = [[*beginning, {"role": "user", "content": prompt}] for prompt in prompts]
+    for messages in conversations:
+        note_length(assistant.num_tokens(messages), assistant.cfg.max_context)
+    show([""] * len(prompts), assistant.stream(conversations))
+    return 0
+
+
+def talk(assistant: "Assistant", beginning: Sequence["Message"]) -> int:
+    """Answers lines of standard input, which are one conversation, until there are no more."""
+    messages = list(beginning)
+    for line in lines():
+        messages.append({"role": "user", "content": line})
+        note_length(assistant.num_tokens(messages), assistant.cfg.max_context)
+        said = []
+        for (piece,) in assistant.stream([messages]):
+            print(piece, end="", flush=True)
+            said.append(piece)
+        print(flush=True)
+        messages.append({"role": "assistant", "content": "".join(said).rstrip()})
+    return 0
+
+
+def lines() -> Iterator[str]:
+    """Yields the lines of standard input that say anything, after a sign on a terminal."""
+    if not sys.stdin.isatty():
+        yield from (line for line in read_stdin().splitlines() if line.strip())
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - keys edit a line, and bring back those before
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            print()
+            return
+        if line.strip():
+            yield line
+
+
+def note_length(length: int, max_context: int) -> None:
+    """Says so where a prompt is longer than what the model sees."""
+    if length > max_context:
+        print(
+            f"note: a prompt has {length} tokens and the model sees {max_context}: only its end counts", file=sys.stderr
+        )
 
 
 def read_stdin() -> str:

@@ -1,8 +1,7 @@
 """Continues token sequences with a cache, in compiled chunks, and shows them as text while they grow.
 
-A prompt enters the cache in one pass, except for its last token, which is the first that a decoding step reads. A token
-depends on the tokens in its context, the seed, its row and its place in the sequence alone: neither the chunk size nor
-the other rows of a batch change it.
+A token depends on the tokens in its context, the seed, its row's number and its place in the sequence alone: neither
+the chunk size nor the other rows of a batch change it.
 
 A context holds at most `seq_len` tokens. A longer text goes on with the latest half of them, entered anew. A recurrent
 model has no such limit: its state goes on.
@@ -10,9 +9,9 @@ model has no such limit: its state goes on.
 Shapes: B row (one prompt each), T position, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,10 @@ import numpy as np
 
 from gptjax import model
 from gptjax.model.config import ModelConfig
+from gptjax.sample.beam import beam_search
 from gptjax.sample.config import SampleConfig
 from gptjax.sample.logits import Rules, draw
+from gptjax.sample.prefill import State, all_of, bucket, context_start, pad, prefill
 from gptjax.types import Array, Params, stream_key
 
 if TYPE_CHECKING:
@@ -29,34 +30,6 @@ if TYPE_CHECKING:
 
 CHUNK = 16
 """Tokens between two looks of the host: more would be fewer waits, but more surplus after the end of a text."""
-BUCKET = 64
-"""Padded lengths are multiples of it, so that prompts of similar length share a compiled program."""
-
-
-class State(NamedTuple):
-    """What decoding carries from token to token."""
-
-    cache: model.Cache | model.Memory
-    token_B: Array
-    """The last token of each row, not yet in the cache."""
-    position_B: Array
-    """Its position in the context."""
-    seen_BV: Array
-    """Which tokens the context holds."""
-
-
-@partial(jax.jit, static_argnames=("cfg", "length"))
-def prefill(cfg: ModelConfig, params: Params, tokens_BT: Array, length_B: Array, *, length: int) -> State:
-    """Enters prompts, padded on the right, of length_B tokens (at least 1) each into a cache of `length` slots."""
-    B, T = tokens_BT.shape
-    place_T, last_B1 = jnp.arange(T), length_B[:, None] - 1
-    cache = model.init_cache(cfg, B, length)
-    segment_ids_BT = (place_T < last_B1).astype(jnp.int32)
-    _, cache, _ = model.features(cfg, params, tokens_BT, segment_ids_BT=segment_ids_BT, cache=cache)
-    assert cache is not None
-    seen_BV = jnp.zeros((B, cfg.padded_vocab_size), bool)
-    seen_BV = seen_BV.at[jnp.arange(B)[:, None], tokens_BT].max(place_T <= last_B1)
-    return State(cache, jnp.take_along_axis(tokens_BT, last_B1, axis=1)[:, 0], last_B1[:, 0], seen_BV)
 
 
 @partial(jax.jit, static_argnames=("cfg", "chunk"), donate_argnames="state")
@@ -85,12 +58,6 @@ def decode(
     return state, tokens_TB.T
 
 
-def context_start(length: int, seq_len: int) -> int:
-    """Returns the place at which the context of a sequence's next token starts; it moves by half contexts."""
-    stride = max(seq_len // 2, 1)
-    return max(0, -(-(length - seq_len) // stride) * stride)
-
-
 def generate(
     cfg: ModelConfig,
     params: Params,
@@ -98,68 +65,64 @@ def generate(
     sample_cfg: SampleConfig,
     seed: int,
     *,
-    eos_id: int | None = None,
+    eos_id: int | Collection[int] | None = None,
     vocab_size: int | None = None,
+    numbers: Sequence[int] | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[list[list[int]]]:
-    """Yields the next tokens of every row, at most `chunk` at a time, until all rows have ended.
+    """Yields the next tokens of every row, at most `chunk` at a time, until all rows have ended; of beams all at once.
 
-    A row ends with `eos_id`, which is yielded, or after `max_tokens`; from then on it yields empty lists. Only ids
-    below `vocab_size` are drawn (None: all of the model's). A prompt must hold a token at least.
+    A row ends with `eos_id` (one of several), which is yielded, or after `max_tokens`; from then on it yields empty
+    lists. Only ids below `vocab_size` are drawn (None: all of the model's). A prompt must hold a token at least.
+    `numbers` are the rows' numbers, 0, 1, ... by default.
     """
     assert prompts, "there is nothing to continue"
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no token to go on from"
+    if sample_cfg.num_beams > 1:
+        found = beam_search(cfg, params, prompts, sample_cfg, eos_id=eos_id, vocab_size=vocab_size)
+        yield [texts[0].tokens if texts else [] for texts in found]  # of a model whose logits are NaN there are none
+        return
     cfg = cfg.resolve()
+    ends = all_of(eos_id)
     rows = [list(map(int, prompt)) for prompt in prompts]
     missing = [sample_cfg.max_tokens] * len(rows)
     longest = max(map(len, rows))
-    length = min(_bucket(longest + sample_cfg.max_tokens), cfg.max_context)
+    length = min(bucket(longest + sample_cfg.max_tokens), cfg.max_context)
     rules = Rules.of(sample_cfg, vocab_size or cfg.padded_vocab_size)
-    keys_B = jax.vmap(partial(stream_key, seed, "sample"))(jnp.arange(len(rows)))
+    numbers_B = np.arange(len(rows)) if numbers is None else np.asarray(numbers)
+    keys_B = jax.vmap(partial(stream_key, seed, "sample"))(numbers_B)
     state, starts = None, [0] * len(rows)
     while any(missing):
         if state is None:
             starts = [context_start(len(row), cfg.max_context) for row in rows]
             contexts = [row[start:] for row, start in zip(rows, starts, strict=True)]
-            state = prefill(cfg, params, *_pad(contexts, cfg.max_context), length=length)
+            state = prefill(cfg, params, *pad(contexts, cfg.max_context), length=length)
         state, tokens_BT = decode(cfg, params, state, rules, keys_B, np.asarray(starts, np.int32), chunk=chunk)
         news = []
         for r, tokens in enumerate(np.asarray(tokens_BT).tolist()):
             # The token after a full context is still drawn from it.
             room = starts[r] + cfg.max_context + 1 - len(rows[r])
-            new = _until(eos_id, tokens[: max(0, min(missing[r], room))])
+            new = _until(ends, tokens[: max(0, min(missing[r], room))])
             rows[r] += new
-            missing[r] = 0 if new and new[-1] == eos_id else missing[r] - len(new)
+            missing[r] = 0 if new and new[-1] in ends else missing[r] - len(new)
             news.append(new)
         yield news
         if any(missing[r] and len(row) > starts[r] + cfg.max_context for r, row in enumerate(rows)):
             state = None  # a context is full
 
 
-def _bucket(length: int) -> int:
-    return -(-length // BUCKET) * BUCKET
-
-
-def _pad(contexts: Sequence[Sequence[int]], seq_len: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns tokens_BT, padded with zeros to a bucket's length or seq_len, and length_B."""
-    lengths = [len(context) for context in contexts]
-    tokens_BT = np.zeros((len(contexts), min(_bucket(max(lengths)), seq_len)), np.int32)
-    for row, context in zip(tokens_BT, contexts, strict=True):
-        row[: len(context)] = context
-    return tokens_BT, np.asarray(lengths, np.int32)
-
-
-def _until(eos_id: int | None, tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+def _until(ends: frozenset[int], tokens: list[int]) -> list[int]:
+    return tokens[: next((n for n, token in enumerate(tokens, 1) if token in ends), len(tokens))]
 
 
 class Text:
     """The text of a row while it grows; what is shown is never taken back."""
 
-    def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str]):
+    def __init__(self, tokenizer: "Tokenizer", stop: Sequence[str], *, continued: bool = False):
+        """Starts a text, or one that is `continued` from others."""
         self.done = False
         """Whether the text has ended."""
-        self._decoder, self._stop = tokenizer.stream(), stop
+        self._decoder, self._stop = tokenizer.stream(continued=continued), stop
         self._text, self._shown = "", 0
 
     def push(self, tokens: Sequence[int]) -> str:
@@ -196,14 +159,30 @@ def stream_text(
 ) -> Iterator[list[str]]:
     """Yields the next piece of every prompt's continuation, without the prompt, until all have ended.
 
-    An empty prompt goes on from the end-of-document token, or from id 0 where the tokenizer has none.
+    A prompt begins with the tokenizer's beginning of a text, where it has one. Else an empty prompt goes on from the
+    end-of-document token, or from id 0 where the tokenizer has none.
     """
-    first = [tokenizer.eos_id or 0]
-    ids = [tokenizer.encode(prompt).tolist() or first for prompt in prompts]
-    texts = [Text(tokenizer, sample_cfg.stop) for _ in prompts]
-    tokens = generate(
-        cfg, params, ids, sample_cfg, seed, eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size, chunk=chunk
-    )
+    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    ids = [begin + tokenizer.encode(prompt).tolist() or [tokenizer.eos_id or 0] for prompt in prompts]
+    texts = [Text(tokenizer, sample_cfg.stop, continued=bool(prompt)) for prompt in prompts]
+    ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+    yield from stream_rows(cfg, params, tokenizer, ids, texts, sample_cfg, seed, ends=ends, chunk=chunk)
+
+
+def stream_rows(
+    cfg: ModelConfig,
+    params: Params,
+    tokenizer: "Tokenizer",
+    rows: Sequence[Sequence[int]],
+    texts: Sequence[Text],
+    sample_cfg: SampleConfig,
+    seed: int,
+    *,
+    ends: Collection[int],
+    chunk: int = CHUNK,
+) -> Iterator[list[str]]:
+    """Yields the next piece of what follows each row of ids, as the row's text takes it, until all have ended."""
+    tokens = generate(cfg, params, rows, sample_cfg, seed, eos_id=ends, vocab_size=tokenizer.vocab_size, chunk=chunk)
     for news in tokens:
         yield [text.push(new) for text, new in zip(texts, news, strict=True)]
         if all(text.done for text in texts):

@@ -4,6 +4,7 @@ A run is a mapping from options to values, {"model.positions.name": "rotary", "s
 processes; experiments/ablations/ imports this file.
 """
 
+import dataclasses
 import itertools
 import math
 import random
@@ -53,7 +54,8 @@ def names(choice: str) -> list[str]:
     """Returns all names that a choice of the config can take, in the order of its table: names("model.positions")."""
     schema: Any = ExperimentConfig
     for name in choice.removesuffix(".name").split("."):
-        fields = {} if schema is Choice else fields_of(schema)
+        is_group = dataclasses.is_dataclass(schema) and schema is not Choice
+        fields = fields_of(schema) if is_group else {}
         if name not in fields:
             raise UserError(f"names({choice!r}): there is no option {name!r}; {registry.did_you_mean(name, fields)}")
         field, schema = fields[name]

@@ -1,10 +1,12 @@
-"""Next-token prediction, and the table of tasks. Knows batches and logits; knows nothing of models or meshes.
+"""Next-token prediction. Knows batches and logits; knows nothing of models or meshes.
 
 Shapes: B batch, T position, D model width, V vocabulary.
 """
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -12,53 +14,91 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gptjax.data.sequences import Rows, training_windows, validation_windows
+from gptjax.tasks.task import Heads, Task
 from gptjax.types import Array, Batch, Metrics
 
 
-class LanguageModeling:
-    """Cross-entropy of the next token (Bengio et al. 2003), as a sum over the tokens that the loss mask counts."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LanguageModeling(Task):
+    """Cross-entropy of the next token (Bengio et al. 2003), as a sum over the tokens that the loss mask counts.
 
-    head = "lm"
+    What is reported as loss is the plain cross-entropy of the next token, whatever is minimised.
+    """
 
-    def __init__(
-        self,
-        token_bytes_V: np.ndarray | None,
-        num_chunks: int,
-        *,
-        z_loss: float = 0.0,
-        label_smoothing: float = 0.0,
-        num_ahead: int = 0,
-        ahead_weight: float = 0.3,
-    ):
-        """Takes the UTF-8 length of each token (special ones 0; None where the tokenizer cannot say it).
+    reads_corpus = True
 
-        `num_chunks` and the first two weights are those of `next_token_losses`. The tokens up to `num_ahead` places
-        after the next are learned as well, with `ahead_weight` (arXiv 2404.19737): the head has to see as far. What is
-        reported as loss is the plain cross-entropy of the next token, whatever is minimised.
-        """
-        self.token_bytes_V = token_bytes_V
-        self.weights = (num_chunks, z_loss, label_smoothing)
-        self.num_ahead = num_ahead
-        self.ahead_weight = ahead_weight
+    z_loss: float = 0.0
+    """Weight of the squared log of the softmax's sum."""
+    label_smoothing: float = 0.0
+    """Part of the target's probability that all tokens share."""
+    num_ahead: int = 0
+    """The tokens up to so many places after the next are learned too (arXiv 2404.19737): the head has to see as far."""
+    ahead_weight: float = 0.3
+    """Weight of each of those."""
 
-    def metrics(self, unembed: Callable, x_BTD: Array, batch: Batch) -> Metrics:
+    def problems(self) -> list[str]:
+        """Weights out of range, besides."""
+        found = super().problems()
+        for option, limit in (("z_loss", math.inf), ("label_smoothing", 1), ("ahead_weight", math.inf)):
+            if not 0 <= getattr(self, option) < limit:
+                found.append(f"{option}={getattr(self, option)} is not between 0 and {limit}; 0 is none")
+        if self.num_ahead < 0:
+            found.append(f"num_ahead={self.num_ahead} is negative; 0 learns the next token alone")
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the corpus."""
+        assert self.setting.corpus is not None
+        return self.setting.corpus.fingerprint
+
+    def training_rows(self, seq_len: int) -> Sequence[Rows]:
+        """Returns the windows of each of the corpus' texts, weighted among themselves."""
+        assert self.setting.corpus is not None
+        windows = training_windows(self.setting.corpus, self.setting.packing, seq_len)
+        whole = sum(part.weight for part in windows)
+        return [dataclasses.replace(part, weight=self.weight * part.weight / whole) for part in windows]
+
+    def validation_rows(self, seq_len: int, limit: int | None) -> Rows:
+        """Returns the windows of the corpus' validation split."""
+        assert self.setting.corpus is not None
+        return validation_windows(self.setting.corpus, self.setting.packing, seq_len, limit)
+
+    def describe(self, seq_len: int) -> str:
+        """Says how much text there is."""
+        corpus = self.setting.corpus
+        assert corpus is not None
+        num_sequences = sum(map(len, self.training_rows(seq_len)))
+        return (
+            f"{len(corpus.split('train')):,} training and {len(corpus.split('valid')):,} validation tokens; "
+            f"an epoch is {num_sequences:,} sequences"
+        )
+
+    @functools.cached_property
+    def _token_bytes_V(self) -> np.ndarray | None:
+        """The UTF-8 length of each token, special ones 0; None where the tokenizer cannot say."""
+        return None if self.setting.tokenizer is None else self.setting.tokenizer.token_bytes()
+
+    def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
         """Returns `loss` in nats per token and `bits_per_byte` of the targets, each as (sum, count) in float32.
 
         And as `objective` what is minimised, where that is not the loss.
         """
-        nll_BT, objective_BT = next_token_losses(unembed, x_BTD, batch.targets_BT, *self.weights)
+        weights = (self.setting.num_chunks, self.z_loss, self.label_smoothing)
+        nll_BT, objective_BT = next_token_losses(heads.unembed, x_BTD, batch.targets_BT, *weights)
         nll_sum, count = jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT)
         num_bytes = jnp.zeros((), jnp.float32)
-        if self.token_bytes_V is not None:
-            num_bytes = jnp.sum(jnp.asarray(self.token_bytes_V)[batch.targets_BT] * batch.loss_mask_BT)
+        if self._token_bytes_V is not None:
+            num_bytes = jnp.sum(jnp.asarray(self._token_bytes_V)[batch.targets_BT] * batch.loss_mask_BT)
         metrics = {"loss": (nll_sum, count), "bits_per_byte": (nll_sum / math.log(2), num_bytes)}
         objective = jnp.sum(objective_BT * batch.loss_mask_BT)
         for ahead in range(1, self.num_ahead + 1):
             targets_BT, mask_BT = later(batch, ahead)
-            nll_BT, objective_BT = next_token_losses(partial(unembed, ahead=ahead), x_BTD, targets_BT, *self.weights)
+            nll_BT, objective_BT = next_token_losses(partial(heads.unembed, ahead=ahead), x_BTD, targets_BT, *weights)
             metrics[f"ahead/loss_{ahead}"] = (jnp.sum(nll_BT * mask_BT), jnp.sum(mask_BT))
             objective = objective + self.ahead_weight * jnp.sum(objective_BT * mask_BT)
-        is_loss = self.weights[1:] == (0, 0) and not self.num_ahead
+        is_loss = weights[1:] == (0, 0) and not self.num_ahead
         return metrics if is_loss else {**metrics, "objective": (objective, count)}
 
 
@@ -123,8 +163,3 @@ def _before_its_gradient(x: tuple[Array, Array]) -> tuple[Array, Array]:
 
 
 _before_its_gradient.defvjp(lambda x: (x, x), lambda x, dx: (jax.lax.optimization_barrier((x, dx))[1],))
-
-
-TASKS = {
-    "language_modeling": LanguageModeling,
-}

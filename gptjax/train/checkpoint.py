@@ -27,12 +27,12 @@ from gptjax.train.state import TrainState
 from gptjax.train.workdir import Workdir
 from gptjax.types import Params, UserError
 
-METRIC = "valid_loss"
+METRIC = "criterion"
 AVERAGE = "evaluation_params"
 
 
 class Checkpoints:
-    """The committed checkpoints of a workdir: the latest ones and the best by validation loss."""
+    """The committed checkpoints of a workdir: the latest ones and the best, that with the least criterion."""
 
     def __init__(self, directory: Path, *, keep: int = 1, read_only: bool = False):
         """Opens (and, unless read_only, creates) the directory; what an interrupted save left is swept away."""
@@ -66,15 +66,15 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def best(self) -> tuple[int, float] | None:
-        """Returns the step with the least validation loss and that loss, or None where no checkpoint has one."""
-        losses = [(self._manager.metrics(step), step) for step in self.steps()]
-        known = [(_metric(metrics), step) for metrics, step in losses if metrics]
+        """Returns the step with the least criterion and that criterion, or None where no checkpoint has one."""
+        measured = [(self._manager.metrics(step), step) for step in self.steps()]
+        known = [(_metric(metrics), step) for metrics, step in measured if metrics]
         if not known:
             return None
-        loss, step = min(known)
-        return step, loss
+        criterion, step = min(known)
+        return step, criterion
 
-    def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], valid_loss: float | None) -> None:
+    def save(self, state: TrainState, step: int, cursor: int, meta: dict[str, Any], criterion: float | None) -> None:
         """Starts to save, and returns once the state may be donated; raises UserError where the disk refuses."""
         arrays = {"params": state.params, "opt_state": state.opt_state}
         if (average := state.evaluation_params) is not state.params:
@@ -89,7 +89,14 @@ class Checkpoints:
         if free < size // jax.process_count():  # said before the disk is full: records and samples need room as well
             raise self._unsaved(f"{free / 2**20:,.1f} MiB are free, {size / 2**20:,.1f} MiB are needed")
         with self._refusals():
-            self._manager.save(step, args=items, metrics=None if valid_loss is None else {METRIC: valid_loss})
+            self._manager.save(step, args=items, metrics=None if criterion is None else {METRIC: criterion})
+
+    def save_params(self, params: Params, meta: dict[str, Any]) -> None:
+        """Saves parameters that no run here has trained as step 0: there is no more to go on from."""
+        items = ocp.args.Composite(params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave({"step": 0, **meta}))
+        with self._refusals():
+            self._manager.save(0, args=items)
+        self.wait()
 
     def wait(self) -> None:
         """Waits until what was started is committed; raises UserError where the disk refused."""

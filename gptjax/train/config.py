@@ -2,15 +2,13 @@
 
 import dataclasses
 
-from gptjax.registry import Choice, choice_field
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What is trained, how it is split over devices and how often it speaks."""
+    """How training is split over devices, how tasks are mixed and how often it speaks."""
 
-    task: Choice = choice_field("gptjax.tasks.language_modeling:TASKS", "language_modeling")
-    """What the model is trained on."""
+    mixture_temperature: float = 1.0
+    """Of several tasks each is taken weight x rows^(1/temperature) times: 1 is by size, inf evenly (1910.10683)."""
     log_every: int = dataclasses.field(default=10, metadata={"fingerprint": False})
     """A line of metrics every so many steps, and at the last."""
     max_sequences_per_device: int | None = dataclasses.field(default=None, metadata={"fingerprint": False})
@@ -27,12 +25,8 @@ class TrainConfig:
         problems = []
         if self.watchdog_seconds is not None and not 0 < self.watchdog_seconds < float("inf"):
             problems.append(f"watchdog_seconds={self.watchdog_seconds} is no time; choose seconds above 0, or None")
-        task = dict(self.task.kwargs)
-        for option, limit in (("z_loss", float("inf")), ("label_smoothing", 1), ("ahead_weight", float("inf"))):
-            if not 0 <= task.get(option, 0) < limit:
-                problems.append(f"task.{option}={task[option]} is not between 0 and {limit}; 0 is none")
-        if task.get("num_ahead", 0) < 0:
-            problems.append(f"task.num_ahead={task['num_ahead']} is negative; 0 learns the next token alone")
+        if not self.mixture_temperature > 0:
+            problems.append(f"mixture_temperature={self.mixture_temperature} is not positive; 1 takes rows as they are")
         if self.loss_chunks < 1:
             problems.append(f"loss_chunks={self.loss_chunks} is less than 1; 1 takes each sequence whole")
         if self.log_every < 1:
@@ -61,8 +55,16 @@ class EvaluationConfig:
     """Steps between evaluations; there is one at the last step too."""
     num_windows: int | None = None
     """Only the first so many windows of the split; None is the whole split."""
+    num_examples: int | None = None
+    """Only the first so many examples of each task that has some; None is all of them."""
+    seq_len: int | None = None
+    """Length of the rows that are scored, up to model.seq_len, which None takes; short examples need no long rows."""
     batch_size: int | None = None
     """Sequences at a time; None takes the training batch. It changes the speed, not the result."""
+    metric: str = "loss"
+    """What the best checkpoint is best at: loss, or a metric of a task (accuracy), of several tasks (sst2/accuracy)."""
+    patience: int | None = None
+    """A run ends after so many evaluations in a row that found nothing better; None goes on to the last step."""
     by_position: bool = False
     """Also say how the loss falls with the position in the context: loss_by_position/1, /2, /4 ... /seq_len."""
 
@@ -71,10 +73,14 @@ class EvaluationConfig:
         problems = []
         if self.every < 1:
             problems.append(f"every={self.every} is less than 1; choose a number of steps")
-        for name in ("num_windows", "batch_size"):
+        for name in ("num_windows", "num_examples", "seq_len", "batch_size", "patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 problems.append(f"{name}={getattr(self, name)} is less than 1; choose a positive number or None")
         return problems
+
+    def gives_up(self, steps: int) -> bool:
+        """Whether so many steps without anything better end a run."""
+        return self.patience is not None and steps >= self.patience * self.every
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

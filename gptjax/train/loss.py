@@ -13,34 +13,59 @@ import jax.numpy as jnp
 from gptjax import manual, model, sharding, zigzag
 from gptjax.model.config import ModelConfig
 from gptjax.sharding import Layout
+from gptjax.tasks.mixture import Mixture
+from gptjax.tasks.task import Heads, Task
 from gptjax.types import Array, Batch, Metrics, Params, stream_key
 
 
-def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool = False) -> Callable:
-    """Builds (params, batch, step, part) -> (objective, metrics); a seed of None evaluates, without dropout.
+def read(cfg: ModelConfig, params: Params, batch: Batch, dropout_key: Array | None = None) -> tuple[Heads, Array, dict]:
+    """Returns the heads that read a batch's features, the features x_BTD, and what the model adds to the loss."""
+    x_BTD, _, aux = model.features(
+        cfg,
+        params,
+        batch.tokens_BT,
+        positions_BT=batch.positions_BT,
+        segment_ids_BT=batch.segment_ids_BT,
+        dropout_key=dropout_key,
+    )
+    top, x_BTD = model.head_params(cfg, params, x_BTD)
+    heads = Heads(
+        unembed=lambda x, ahead=0: model.unembed(cfg, top, x, ahead),
+        classify=lambda x, name: model.classify(cfg, top, x, name),
+    )
+    return heads, x_BTD, aux
 
-    The objective is the sum of the loss over tokens, or what the task puts in its place, and what the model adds.
-    `part` numbers the micro-batches of a step, so that each draws its own dropout. With `by_position` there are the
-    metrics of `loss_by_position` too.
+
+def make_loss_fn(cfg: ModelConfig, task: Task | Mixture, seed: int | None) -> Callable:
+    """Builds (params, batch, step, part) -> (objective, metrics); a seed of None drops nothing.
+
+    The objective is the sum of the loss over targets, or what the task puts in its place, and what the model adds.
+    `part` numbers the micro-batches of a step, so that each draws its own dropout.
     """
 
-    def loss_fn(params: Params, batch: Batch, step, part) -> tuple[object, Metrics]:
+    def loss_fn(params: Params, batch: Batch, step, part) -> tuple[Array, Metrics]:
         dropout_key = None
         if seed is not None and cfg.drops:
             dropout_key = jax.random.fold_in(stream_key(seed, "dropout", step), part)
-        x_BTD, _, aux = model.features(
-            cfg,
-            params,
-            batch.tokens_BT,
-            positions_BT=batch.positions_BT,
-            segment_ids_BT=batch.segment_ids_BT,
-            dropout_key=dropout_key,
-        )
-        head, x_BTD = model.head_params(cfg, params, x_BTD)
+        heads, x_BTD, aux = read(cfg, params, batch, dropout_key)
+        metrics = dict(task.metrics(heads, x_BTD, batch))
+        objective = metrics.pop("objective", metrics["loss"])[0] + aux.pop("extra_loss", 0)
+        return objective, manual.total({**metrics, **aux})
+
+    return loss_fn
+
+
+def make_output_fn(cfg: ModelConfig, task: Task, *, by_position: bool = False) -> Callable:
+    """Builds (params, batch, step, part) -> (metrics, what the task reads predictions from); nothing is dropped.
+
+    With `by_position` there are the metrics of `loss_by_position` too.
+    """
+
+    def output_fn(params: Params, batch: Batch, step, part) -> tuple[Metrics, Array | None]:
+        heads, x_BTD, aux = read(cfg, params, batch)
 
         def score(loss_mask_BT: Array) -> tuple[Array, dict[str, Any]]:
-            counted = batch._replace(loss_mask_BT=loss_mask_BT)
-            metrics = task.metrics(lambda x, ahead=0: model.unembed(cfg, head, x, ahead), x_BTD, counted)
+            metrics = dict(task.metrics(heads, x_BTD, batch._replace(loss_mask_BT=loss_mask_BT)))
             return metrics["loss"][0], metrics
 
         if by_position:
@@ -49,10 +74,11 @@ def make_loss_fn(cfg: ModelConfig, task, seed: int | None, *, by_position: bool 
             metrics = {**metrics, **loss_by_position(loss_BT, batch, cfg.seq_len)}
         else:
             _, metrics = score(batch.loss_mask_BT)
-        objective = metrics.pop("objective", metrics["loss"])[0] + aux.pop("extra_loss", 0)
-        return objective, manual.total({**metrics, **aux})
+        metrics.pop("objective", None)
+        aux.pop("extra_loss", None)
+        return manual.total({**metrics, **aux}), task.outputs(heads, x_BTD, batch)
 
-    return loss_fn
+    return output_fn
 
 
 def loss_by_position(loss_BT: Array, batch: Batch, seq_len: int) -> Metrics:

@@ -105,6 +105,9 @@ def describe(row: Mapping) -> str:
     if row["split"] == "train":
         words.append(f"{number(row['tokens_per_second'], ',.0f')} tokens/s")
         words.append(f"MFU {number(row['mfu'], '.1%')}")
+    else:  # what a task measures besides
+        others = row.keys() - {"step", "split", "tokens_seen", "loss", "bits_per_byte"}
+        words += [f"{name} {number(row[name], '.4f')}" for name in row if name in others and "position" not in name]
     return "  ".join(words)
 
 

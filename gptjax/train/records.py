@@ -42,7 +42,7 @@ class Records:
             "step": step,
             "split": "train",
             "loss": means["loss"],
-            "bits_per_byte": means["bits_per_byte"],
+            "bits_per_byte": means.get("bits_per_byte"),
             "tokens_seen": tokens_seen,
             **speed,
             "learning_rate": means["learning_rate"],

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "optim": BASE,
     "data": {*BASE, "cache", "sharding", "distributed"},
     "tasks": {*BASE, "data"},
+    "interop": {*BASE, "sharding", "model", "data", "train", "config"},
     "sample": {*BASE, "sharding", "model", "data"},
     "train": {
         *BASE,
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "run": {*BASE, "distributed", "model", "data", "sample", "train", "config", "experiment"},
     "main": {"config", "flags", "overrides", "experiment_file", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
+    "convert": {*BASE, "data", "interop", "distributed", "flags", "run"},
     "sweep": {*BASE, "config", "train", "flags", "overrides", "experiment_file"},
     "sweep.expand": {*BASE, "config"},
     "sweep.law": set(),
@@ -65,6 +67,10 @@ WALLS = {
     "tensorboard": ("gptjax/train/writer.py",),
     "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
+    "huggingface_hub": ("gptjax/interop/source.py",),
+    "gguf": ("gptjax/interop/gguf_file.py",),
+    "jinja2": ("gptjax/data/",),
+    "tokenizers": ("gptjax/data/", "gptjax/interop/"),
     "transformers": (),
     "torch": (),
     "tensorflow": (),
@@ -106,7 +112,7 @@ def test_imports_follow_the_order_and_the_walls(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: path.name)
 def test_experiments_import_the_config_and_the_base_only(path):
     """An experiment is base plus differences; an ablation says beside it which runs to make of it."""
-    allowed = ("gptjax.config", "experiments", *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []))
+    allowed = ("gptjax.config", "gptjax.types", "experiments", *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []))
     for imported in imports(path):
         assert not imported.startswith("gptjax") or imported.startswith(allowed), imported
 

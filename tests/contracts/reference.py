@@ -78,8 +78,9 @@ def attention(cfg, p, x_TD, positions_T, segment_ids_T, bias_HTS, n):
         k_SC = x_TD @ p["key"]["kernel"][:, k] + bias(p["key"], k)
         v_SC = x_TD @ p["value"]["kernel"][:, k] + bias(p["value"], k)
         if options["qk_norm"]:
-            q_TC = rms_norm(q_TC, p["query_norm"]["scale"])
-            k_SC = rms_norm(k_SC, p["key_norm"]["scale"])
+            epsilon = cfg.norm.kwargs.get("epsilon", 1e-5)
+            q_TC = rms_norm(q_TC, p["query_norm"]["scale"], epsilon)
+            k_SC = rms_norm(k_SC, p["key_norm"]["scale"], epsilon)
         if cfg.positions.name == "rotary":
             q_TC, k_SC = rotate(cfg, q_TC, positions_T), rotate(cfg, k_SC, positions_T)
         hidden_TS = np.zeros((T, T), bool)

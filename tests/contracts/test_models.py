@@ -28,13 +28,14 @@ VARIANTS = {
     "gpt1": {"norm_placement": "post", "init_std": 0.1},
     "vaswani": {"norm_placement": "post", "mlp": Choice("relu"), "positions": Choice("sinusoidal")},
     "llama": {"positions": ROTARY, "norm": RMS, "mlp": SWIGLU, "num_kv_heads": 2, "use_bias": False, "d_ff": 40},
-    "mistral": {
+    "qwen2": {
         "attention": Choice("causal", {"window": 3}),
         "positions": ROTARY,
         "norm": RMS,
         "mlp": SWIGLU,
         "num_kv_heads": 2,
         "use_bias": False,
+        "qkv_bias": True,
         "tie_embeddings": False,
     },
     "qk_norm": {
@@ -42,7 +43,7 @@ VARIANTS = {
         "positions": ROTARY,
         "num_kv_heads": 2,
         "d_head": 10,
-        "norm": RMS,
+        "norm": Choice("rmsnorm", {"epsilon": 0.01}),
         "mlp": SWIGLU,
     },
     "multi_query": {
@@ -260,7 +261,7 @@ def assert_same(actual, expected):
         np.testing.assert_allclose(a, e, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mistral", pytest.param("lstm_stream", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", pytest.param("lstm_stream", marks=pytest.mark.slow)])
 def test_unrolled_equals_scanned(name):
     """Loss and gradients do not depend on how the loop over blocks is compiled."""
     assert_same(run(name, scan_layers=False), run(name))

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax.data import prepare
+from gptjax.data import pipeline, prepare
 from gptjax.data.config import DataConfig
 from gptjax.data.console import Console
-from gptjax.data.pipeline import evaluation_batches, train_batches
+from gptjax.data.sequences import training_windows, validation_windows
 from gptjax.data.sources import SOURCES, Prepared, find, load_corpus
 from gptjax.data.split import Text
 from gptjax.registry import Choice
@@ -42,8 +42,12 @@ def sharding(**mesh):
     return Layout(make_mesh(MeshConfig(**mesh)), "fsdp").sharding(("act_batch", "act_seq"))
 
 
+def train_batches(cfg, corpus, where, cursor):
+    return pipeline.train_batches(cfg, training_windows(corpus, cfg.packing, T), T, 0, where, cursor)
+
+
 def take(cfg, corpus, count, cursor=0, where=None):
-    batches = train_batches(cfg, corpus, T, 0, where or sharding(), cursor)
+    batches = train_batches(cfg, corpus, where or sharding(), cursor)
     taken = [jax.tree.map(np.asarray, next(batches)) for _ in range(count)]
     batches.close()
     return taken
@@ -95,7 +99,7 @@ def test_the_shards_of_a_batch_are_the_batch(name, mesh, folder):
     corpus = load_corpus(cfg)
     where = sharding(**mesh)
     (whole,) = take(cfg, corpus, 1)
-    batches = train_batches(cfg, corpus, T, 0, where, 0)
+    batches = train_batches(cfg, corpus, where, 0)
     batch = next(batches)
     batches.close()
     for x_BT, whole_BT in zip(batch[:5], whole[:5], strict=True):
@@ -107,8 +111,8 @@ def test_the_shards_of_a_batch_are_the_batch(name, mesh, folder):
 @sources
 def test_evaluation_covers_the_validation_split_once(name, folder):
     cfg = config(name, folder)
-    stream = load_corpus(cfg).split("valid")
-    limit = 40
-    batches = list(evaluation_batches(cfg, stream, T, B, sharding(), limit))
+    corpus, limit = load_corpus(cfg), 40
+    stream, rows = corpus.split("valid"), validation_windows(corpus, cfg.packing, T, limit)
+    batches = list(pipeline.evaluation_batches(cfg, rows, T, B, sharding()))
     targets = np.concatenate([np.asarray(b.targets_BT)[np.asarray(b.loss_mask_BT) == 1] for b in batches])
     np.testing.assert_array_equal(targets, stream.tokens(1, min(len(stream), limit * T + 1)))

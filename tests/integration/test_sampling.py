@@ -63,6 +63,15 @@ def test_the_prompt_comes_from_standard_input_and_a_stop_string_ends_the_text(sa
     assert ended.stdout == PROMPT + continuation[: continuation.index(stop)] + "\n"
 
 
+def test_beams_find_one_text_whatever_the_seed_and_say_what_they_leave_out(sample):
+    first = sample("--num_beams=3", f"--prompt={PROMPT}", "--prompt=")
+    again = sample("--num_beams=3", f"--prompt={PROMPT}", "--prompt=", "--seed=9", "--top_k=2")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.startswith(f"=== prompt 1 of 2\n{PROMPT}")
+    assert again.stdout == first.stdout
+    assert again.stderr == "note: --num_beams=3 leaves out --top_k\n"
+
+
 def test_a_prompt_beyond_the_context_is_noted(sample):
     result = sample(f"--prompt={'x' * 100}")
     assert result.returncode == 0
@@ -86,6 +95,7 @@ def test_a_reader_that_leaves_is_no_error(sample):
         (["--temperature=-1"], "--temperature=-1.0"),
         (["--temperature=hot"], "hot"),
         (["--top_k=0", "--top_p=2"], "--top_k=0"),
+        (["--num_beams=0"], "--num_beams=0"),
         (["--step=newest"], "newest"),
         (["--step=7"], "step 7"),
         (["--seed=-1"], "--seed=-1"),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gptjax import experiment, model
+from gptjax import evaluation, experiment, model
 from gptjax.config import ExperimentConfig
 from gptjax.data.shards import Shard, TokenStream
 from gptjax.data.sources import Corpus
@@ -221,8 +221,9 @@ def test_evaluation_is_the_mean_over_the_split_whatever_the_batch(batch_size, nu
 
     def eval_step(params, batch):
         shapes.append(batch.tokens_BT.shape)
-        return built().eval_step(params, batch)
+        return built().eval_steps["lm"](params, batch)
 
-    means = dataclasses.replace(built(), cfg=cfg, eval_step=eval_step).evaluate(params())
+    scored = dataclasses.replace(built(), cfg=cfg, eval_steps={"lm": eval_step})
+    means = evaluation.numbers(evaluation.score_all(scored, params()))
     assert means == pytest.approx({"loss": expected, "bits_per_byte": expected / math.log(2)}, rel=1e-5)
     assert set(shapes) == {(batch_size or 16, 8)}

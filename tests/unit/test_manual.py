@@ -13,6 +13,8 @@ from gptjax.config import ExperimentConfig
 from gptjax.model.config import ModelConfig
 from gptjax.program import build_program
 from gptjax.sharding import Layout, MeshConfig, make_mesh
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 
 
 def step_text(rules, **axes):
@@ -20,7 +22,7 @@ def step_text(rules, **axes):
     cfg = ExperimentConfig(mesh=MeshConfig(rules=rules, **axes))
     model = ModelConfig(vocab_size=128, d_model=64, num_layers=2, num_heads=2, seq_len=16, use_bias=False)
     cfg = dataclasses.replace(cfg, model=model, data=dataclasses.replace(cfg.data, batch_size=16))
-    lowered = build_program(cfg, model.resolve(), None).lower_train_step()
+    lowered = build_program(cfg, model.resolve(), build_tasks(cfg.tasks, Setting(""))).lower_train_step()
     return lowered.compile({"xla_backend_optimization_level": 0}).as_text()
 
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax.data import packing
+from gptjax.data import packing, pipeline
 from gptjax.data.config import DataConfig
-from gptjax.data.pipeline import evaluation_batches, train_batches
+from gptjax.data.sequences import training_windows, validation_windows
 from gptjax.data.shards import Shard, TokenStream
 from gptjax.data.sources import Corpus
 from gptjax.sharding import Layout, MeshConfig, local_rows, make_mesh
@@ -44,6 +44,15 @@ def corpus(*lengths, weights=None):
 
 def config(**changes):
     return DataConfig(**{"batch_size": 16, **changes})
+
+
+def train_batches(cfg, data, T, seed, sharding, cursor):
+    return pipeline.train_batches(cfg, training_windows(data, cfg.packing, T), T, seed, sharding, cursor)
+
+
+def evaluation_batches(cfg, data, T, batch_size, sharding, limit=None):
+    rows = validation_windows(Corpus(None, "", [], [], [], {"valid": data}), cfg.packing, T, limit)
+    return pipeline.evaluation_batches(cfg, rows, T, batch_size, sharding)
 
 
 def take(count, *, cursor=0, seed=0, sharding=None, data=None, **changes):
@@ -190,8 +199,7 @@ def test_reading_ahead_does_not_keep_a_process_alive():
     """Closed or not, the threads end with the program."""
     code = (
         "import numpy as np, jax\n"
-        "from tests.unit.data.test_pipeline import config, corpus, rows_sharding, T\n"
-        "from gptjax.data.pipeline import train_batches\n"
+        "from tests.unit.data.test_pipeline import config, corpus, rows_sharding, train_batches, T\n"
         "batches = train_batches(config(num_threads=3, prefetch=9), corpus(1000), T, 0, rows_sharding(), 0)\n"
         "next(batches); print('done')\n"
     )

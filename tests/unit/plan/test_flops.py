@@ -18,6 +18,8 @@ from gptjax.plan.compiler import _any_cudnn
 from gptjax.plan.flops import count_flops
 from gptjax.program import build_program
 from gptjax.registry import Choice
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 
 T, D = (
     30,
@@ -32,7 +34,11 @@ def program(remat="none", sequences=None, block="transformer"):
     )
     data = dataclasses.replace(cfg.data, batch_size=32)
     train = dataclasses.replace(cfg.train, max_sequences_per_device=sequences)
-    return build_program(dataclasses.replace(cfg, model=model, data=data, train=train), model.resolve(), None)
+    return build_program(
+        dataclasses.replace(cfg, model=model, data=data, train=train),
+        model.resolve(),
+        build_tasks(cfg.tasks, Setting("")),
+    )
 
 
 def flops(function, *arguments):

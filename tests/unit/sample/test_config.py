@@ -16,6 +16,7 @@ from gptjax.sample.config import SampleConfig
         {"top_p": 1.0},
         {"min_p": 0.05, "repetition_penalty": 0.9},
         {"stop": ("a",)},
+        {"num_beams": 4, "length_penalty": -0.5},
     ],
 )
 def test_what_makes_sense_is_accepted(options):
@@ -34,6 +35,8 @@ def test_what_makes_sense_is_accepted(options):
         ({"min_p": -1.0}, "min_p=-1.0"),
         ({"repetition_penalty": 0.0}, "repetition_penalty=0.0"),
         ({"max_tokens": 0}, "max_tokens=0"),
+        ({"num_beams": 0}, "num_beams=0"),
+        ({"length_penalty": math.inf}, "length_penalty=inf"),
         ({"stop": ("x", "")}, "stop"),
     ],
 )
@@ -44,3 +47,17 @@ def test_what_does_not_is_named(options, words):
 
 def test_all_problems_come_at_once():
     assert len(SampleConfig(temperature=-1.0, top_k=0, max_tokens=0).validate()) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, []),
+        ({"temperature": 0.5, "top_k": 3}, []),
+        ({"num_beams": 4, "length_penalty": 2.0, "max_tokens": 5}, []),
+        ({"num_beams": 4, "temperature": 0.5, "min_p": 0.1}, ["temperature", "min_p"]),
+        ({"length_penalty": 2.0}, ["length_penalty"]),
+    ],
+)
+def test_rules_without_effect_are_known(options, names):
+    assert SampleConfig(**options).ignored() == names

@@ -131,7 +131,7 @@ def test_another_text_is_refused_though_its_config_is_the_same(tmp_path):
 def test_nothing_that_a_law_depends_on_is_overlooked():
     """Where checkpoints lie and how often a run is evaluated is no part of it; what is learnt and how is."""
     paths = set(shared(CFG))
-    assert {"model.mlp.name", "optim.schedule.name", "data.packing", "train.task.name"} <= paths
+    assert {"model.mlp.name", "optim.schedule.name", "data.packing", "tasks.lm.name"} <= paths
     assert not {path for path in paths if path.startswith(("checkpoint", "mesh", "sample"))}
     assert CheckpointConfig() == CFG.checkpoint
 

@@ -4,6 +4,7 @@ Shapes: B batch, T position, V vocabulary.
 """
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from gptjax.tasks.language_modeling import LanguageModeling, next_token_losses
+from gptjax.tasks.task import Heads, Setting
 from gptjax.types import Batch
 
 B, T, V = 2, 3, 5
@@ -23,8 +25,10 @@ def metrics(logits_BTV, token_bytes_V=TOKEN_BYTES_V, mask_BT=MASK_BT):
     """The head is the identity: features are logits."""
     zeros_BT = np.zeros((B, T), np.int32)
     batch = Batch(zeros_BT, TARGETS_BT, mask_BT, zeros_BT + 1, zeros_BT, {})
-    task = LanguageModeling(token_bytes_V, 1)
-    return jax.jit(lambda x_BTV: task.metrics(lambda x: x, x_BTV, batch))(logits_BTV)
+    tokenizer = types.SimpleNamespace(token_bytes=lambda: token_bytes_V)
+    task = LanguageModeling(setting=Setting("lm", tokenizer))
+    heads = Heads(unembed=lambda x: x, classify=None)
+    return jax.jit(lambda x_BTV: task.metrics(heads, x_BTV, batch))(logits_BTV)
 
 
 def test_sums_and_counts_are_the_definition():
@@ -90,8 +94,9 @@ def options(**options):
     zeros_BT = np.zeros((B, T), np.int32)
     targets_BT = TARGETS_BT % 4
     batch = Batch(zeros_BT, targets_BT, MASK_BT, segments_BT, zeros_BT, {})
-    task = LanguageModeling(None, 1, **options)
-    found = jax.jit(lambda x_BTV: task.metrics(lambda x, ahead=0: (1 + ahead) * x, x_BTV, batch))(logits_BTV)
+    task = LanguageModeling(setting=Setting("lm"), **options)
+    heads = Heads(unembed=lambda x, ahead=0: (1 + ahead) * x, classify=None)
+    found = jax.jit(lambda x_BTV: task.metrics(heads, x_BTV, batch))(logits_BTV)
     return found, logits_BTV[..., :4].astype(np.float64), targets_BT
 
 

