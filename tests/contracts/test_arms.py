@@ -17,6 +17,8 @@ from gptjax.optim.masks import path_of
 from gptjax.program import build_program
 from gptjax.registry import Choice
 from gptjax.sharding import MeshConfig
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.train.config import TrainConfig
 from gptjax.types import Batch
 from tests.params import random_params
@@ -58,7 +60,8 @@ def experiment(arm, sequences=None):
 @functools.cache
 def program(arm, mesh="one device", sequences=None):
     cfg = dataclasses.replace(experiment(arm, sequences), mesh=MESHES[mesh])
-    return build_program(cfg, cfg.model.resolve(), None, jax.devices()[: 1 if mesh == "one device" else 4])
+    tasks, devices = build_tasks(cfg.tasks, Setting("")), jax.devices()[: 1 if mesh == "one device" else 4]
+    return build_program(cfg, cfg.model.resolve(), tasks, devices)
 
 
 def batch():
