@@ -61,7 +61,9 @@ TWO_COLUMNS = {"text": ("0",), "label": "1"}
 SOURCE_TARGET = {"source": ("0",), "target": ("1",), "max_tokens": 8, "measures": ("exact_match",)}
 # Each as it is by default, and with what it offers.
 CASES = {
-    "language_modeling": Case("language_modeling", "text.txt", "one two three four five six seven eight nine ten\n" * 30),
+    "language_modeling": Case(
+        "language_modeling", "text.txt", "one two three four five six seven eight nine ten\n" * 30
+    ),
     "language_modeling, all options": Case(
         "language_modeling",
         "text.txt",
@@ -89,11 +91,16 @@ CASES = {
     "prompted": Case("prompted", "reviews.tsv", LABELLED, TWO_COLUMNS),
     "multiple_choice": Case("multiple_choice", "questions.jsonl", QUESTIONS),
     "multiple_choice, shots and letters": Case(
-        "multiple_choice", "questions.jsonl", QUESTIONS, {"shots": 1, "letters": True, "template": "{query} {choices}\n"}
+        "multiple_choice",
+        "questions.jsonl",
+        QUESTIONS,
+        {"shots": 1, "letters": True, "template": "{query} {choices}\n"},
     ),
     "chat": Case("chat", "chat.jsonl", CHAT, {"template": "plain", "max_tokens": 8, "measures": ("exact_match",)}),
     **{
-        f"preference, {loss}": Case("preference", "chosen.jsonl", CHOSEN, {"template": "plain", "loss": loss, "beta": beta})
+        f"preference, {loss}": Case(
+            "preference", "chosen.jsonl", CHOSEN, {"template": "plain", "loss": loss, "beta": beta}
+        )
         for loss, beta in (("dpo", 0.1), ("ipo", 0.1), ("simpo", 2.0), ("orpo", 0.1))
     },
 }
