@@ -222,7 +222,7 @@ class Chat:
             for found in self._special.finditer(rendered.text, start, stop):
                 yield from self._encoded(rendered, place, found.start(), inside, begins)
                 yield self._tokenizer.special_tokens[found[0]], inside[found.start()]
-                place, begins = found.end(), True
+                place, begins = found.end(), self._tokenizer.begins_anew
             yield from self._encoded(rendered, place, stop, inside, begins)
             begins = begins and place == stop
 
