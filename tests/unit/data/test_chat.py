@@ -149,6 +149,17 @@ def test_a_special_token_is_not_made_of_a_template_and_a_message():
         assert spelled(ids) == f"<{content}/s>"
 
 
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_text_behind_a_special_token_begins_as_the_library_has_it(scheme):
+    vocab = {token: i for i, token in enumerate(["[INST]", "<s>", "▁", "a", "▁a"])}
+    library = tokenizers.Tokenizer(models.BPE(vocab, [("▁", "a")]))
+    library.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme=scheme, split=False)
+    library.add_special_tokens(["[INST]", "<s>"])
+    text = "a[INST]a<s> aa[INST]"
+    expected = library.encode(text, add_special_tokens=False).ids
+    assert Chat(BPETokenizer(library), "{#-#}" + text).prompt([user("x")]) == expected
+
+
 def test_a_template_may_look_at_what_a_message_says():
     template = "{% for m in messages %}{{ 'tool' if m.content.startswith('<tool>') else 'no' }}{% endfor %}"
     assert spelled(Chat(LETTERS, template).prompt([user("<tool>x")])) == "tool"
