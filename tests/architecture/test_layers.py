@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "config": {*BASE, "sharding", "model", "optim", "data", "tasks", "sample", "train"},
     "flags": BASE,
     "overrides": {*BASE, "config"},
-    "experiment_file": {*BASE, "config", "overrides"},
+    "experiment_file": {*BASE, "train", "config", "overrides"},
     "program": {*BASE, "sharding", "model", "optim", "tasks", "train", "config"},
     "experiment": {*BASE, "sharding", "model", "data", "train", "config", "program"},
     "plan": {*BASE, "chips", "sharding", "model", "data", "config", "program", "flags", "overrides", "experiment_file"},
