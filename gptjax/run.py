@@ -155,9 +155,8 @@ def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, ste
     """Raises UserError where a checkpoint was trained with another tokenizer."""
     if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
         raise UserError(
-            f"the tokenizer is not the one that {workdir.path} was trained with, so that its tokens mean something "
-            f"else; set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}, and prepare "
-            f"text with it"
+            f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
+            f"{workdir.tokenizer}, or set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}"
         )
 
 
