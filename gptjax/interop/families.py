@@ -90,6 +90,8 @@ def _read_rotary(fields: Fields) -> Choice:
 def _read_llama(fields: Fields) -> ModelConfig:
     heads = fields.size("num_attention_heads")
     biases = fields.flag("attention_bias", False)
+    if (width := fields.size("hidden_size", heads)) % heads:
+        fields.problems.append(f"num_attention_heads={heads} does not divide hidden_size={width}")
     if fields.flag("mlp_bias", False) != biases:
         fields.problems.append(f"attention_bias={biases} is not mlp_bias: both have biases here, or none has")
     return ModelConfig(**_body(fields, heads), use_bias=biases)
@@ -112,7 +114,7 @@ def _read_qwen3(fields: Fields) -> ModelConfig:
 def _refuse_windows(fields: Fields) -> None:
     fields.only("use_sliding_window", False, why="layers differ in what they see; the released models have false")
     if "sliding_attention" in (kinds := fields.items("layer_types")):
-        fields.problems.append(f"layer_types={kinds} is not supported; valid: full_attention in every layer")
+        fields.problems.append(f"layer_types={kinds!s:.80} is not supported; valid: full_attention in every layer")
 
 
 def _write_llama(cfg: ModelConfig) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Fields:
         """Refuses any value but these and none, for a reason."""
         value = self._values.get(name)
         if value is not None and value not in valid:
-            self.problems.append(f"{self._prefix}{name}={value!r} is not supported: {why}")
+            self.problems.append(f"{self._prefix}{name}={value!r:.80} is not supported: {why}")
 
     def known(self, *names: str) -> None:
         """Refuses fields of other names."""
@@ -88,4 +88,4 @@ class Fields:
         if value is None:
             self.problems.append(f"{self._prefix}{name} is missing; it should be {valid}")
         else:
-            self.problems.append(f"{self._prefix}{name}={value!r} is not supported; valid: {valid}")
+            self.problems.append(f"{self._prefix}{name}={value!r:.80} is not supported; valid: {valid}")

@@ -16,12 +16,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--to={path} exists and is not empty; remove it, or choose another")
-    partial = path.with_name(f".{path.name}.partial")
+    whole = path.absolute()
+    partial = whole.with_name(f".{whole.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         yield partial
-        partial.replace(path)
+        partial.replace(whole)
     except OSError as error:
         raise UserError(
             f"--to={path} cannot be written ({error.strerror or error}); make room, give permission, or choose another"

@@ -33,7 +33,7 @@ class HuggingFaceModel(Pretrained):
             header = safetensors.read_header(file)
             if names is not None and (missing := names - header.keys()):
                 raise UserError(
-                    f"{folder / INDEX} says that {file.name} holds {sorted(missing)[0]!r}, which it does not; "
+                    f"{folder / INDEX} says that {file.name} holds {sorted(missing)[0]!r:.80}, which it does not; "
                     f"get both again"
                 )
             self._entries |= header if names is None else {name: header[name] for name in names}
@@ -72,9 +72,10 @@ class HuggingFaceModel(Pretrained):
             names = files.setdefault(self._folder / file, set())
             assert names is not None
             names.add(name)
+        present = {file.name for file in self._folder.iterdir()}
         for file in files:
-            if file.parent != self._folder or not file.is_file():
-                raise UserError(f"{index} names {file.name}, which is not in {self._folder}; get it again")
+            if file.parent != self._folder or file.name not in present:
+                raise UserError(f"{index} names {file.name:.80}, which is not in {self._folder}; get it again")
         return files
 
     def _optional(self, name: str) -> Mapping[str, Any]:

@@ -59,7 +59,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     for name, entry in header.items():
         problem = _problem(entry, size - 8 - length)
         if problem is not None:
-            raise _damaged(path, f"tensor {name!r} {problem}")
+            raise _damaged(path, f"tensor {name!r:.80} {problem}")
         found[name] = Entry(path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
     total = sum(end - start for start, end in (entry["data_offsets"] for entry in header.values()))
     if total > size - 8 - length:
@@ -73,7 +73,7 @@ def _problem(entry: Any, data_size: int) -> str | None:
         return "lacks dtype, shape or data_offsets"
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _BITS:
-        return f"has the unknown dtype {dtype!r}"
+        return f"has the unknown dtype {dtype!r:.20}"
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or len(shape) > _MOST_DIMS:
         return "has a shape or data_offsets that are none"
     start, end = offsets
@@ -96,7 +96,7 @@ def read_tensor(name: str, entry: Entry) -> np.ndarray:
     """Returns a tensor in float32; nothing else of the file is read."""
     if entry.dtype not in DTYPES:
         raise UserError(
-            f"{entry.path}: tensor {name!r} has dtype {entry.dtype}, which is not supported; valid: "
+            f"{entry.path}: tensor {name!r:.80} has dtype {entry.dtype}, which is not supported; valid: "
             f"{', '.join(DTYPES)}; save the model again in one of these"
         )
     count = math.prod(entry.shape)

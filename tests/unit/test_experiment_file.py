@@ -1,7 +1,11 @@
 """Files of experiments: what they must hold, their mistakes, and their dials."""
 
+import json
+
 import pytest
 
+from gptjax import config
+from gptjax.config import ExperimentConfig
 from gptjax.experiment_file import open_experiment
 from gptjax.types import UserError
 
@@ -102,3 +106,19 @@ def test_a_file_may_define_a_dataclass_with_late_annotations(write):
     late = "from __future__ import annotations\nimport dataclasses\n"
     text = f"{late}@dataclasses.dataclass\nclass Size:\n    n: int = 2\n{DIALS}"
     assert open_experiment(write(text)).read([("depth", "3")]).model.num_layers == 3
+
+
+def test_a_workdir_s_config_is_an_experiment_too(tmp_path):
+    """With every option as it stands there, and changes applied; what is none is refused by its name."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config.to_plain(ExperimentConfig(seed=7))))
+    assert open_experiment(str(path)).read() == config.from_config_dict(config.to_plain(ExperimentConfig(seed=7)))
+    changed = open_experiment(str(path)).read([("model.num_layers", "3"), ("seed", "8")])
+    assert (changed.model.num_layers, changed.seed) == (3, 8)
+    path.write_text('{"modle": {}}')
+    with pytest.raises(UserError, match=r"config\.json does not fit the schema|there is no option modle"):
+        open_experiment(str(path))
+    with pytest.raises(UserError, match=r"is no Python file; .* or a workdir's config.json"):
+        open_experiment(str(tmp_path / "other.json"))
+    with pytest.raises(UserError, match="there is no workdir"):
+        open_experiment(str(tmp_path / "nowhere" / "config.json"))

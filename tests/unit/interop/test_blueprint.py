@@ -75,7 +75,8 @@ def test_the_oldest_name_of_a_scaling_is_known():
         (LLAMA, {"attention_bias": True, "mlp_bias": True}, []),
         (LLAMA, {"attention_bias": True}, ["attention_bias=True", "mlp_bias"]),
         (LLAMA, {"mlp_bias": True}, ["attention_bias=False", "mlp_bias"]),
-        (LLAMA, {"num_attention_heads": 3, "head_dim": 5}, ["rotary", "d_head=5"]),
+        (QWEN, {"num_attention_heads": 3, "head_dim": 5}, ["rotary", "d_head=5"]),
+        (LLAMA, {"num_attention_heads": 3, "head_dim": 6}, ["num_attention_heads=3 does not divide hidden_size=16"]),
         (LLAMA, {"quantization_config": {"bits": 4}}, ["quantization_config", "float32, bfloat16 or float16"]),
         (
             LLAMA,
@@ -148,6 +149,7 @@ def test_the_family_that_holds_a_model(cfg, kind):
     [
         (ModelConfig(vocab_size=50, mlp=Choice("relu2")), "gpt2 is nearest, and has no model.mlp.name='relu2'"),
         (ModelConfig(vocab_size=50, block=Choice("lstm")), "model.block.name='lstm'"),
+        (dataclasses.replace(ROTARY, num_heads=3, d_head=6), "num_attention_heads=3 does not divide hidden_size=16"),
         (ModelConfig(vocab_size=50, logit_scale=0.5), "gpt2 is nearest, and has no model.logit_scale=0.5"),
         (ModelConfig(vocab_size=50, mup_base_width=8), "model.mup_base_width=8"),
         (ModelConfig(vocab_size=50, attention=Choice("causal", {"window": 3})), "model.attention.window=3"),

@@ -65,6 +65,10 @@ MISTAKES = {
         lambda f: break_index(f).write_text('{"weight_map": {"a": "model-9.safetensors"}}'),
         ["names model-9.safetensors, which is not in"],
     ),
+    "index to a name that no disk has": (
+        lambda f: break_index(f).write_text(json.dumps({"weight_map": {"a": "x" * 5000}})),
+        ["names xxx", "which is not in"],
+    ),
     "index that leaves the folder": (
         lambda f: break_index(f).write_text('{"weight_map": {"a": "../model/model-1.safetensors"}}'),
         ["names model-1.safetensors, which is not in"],

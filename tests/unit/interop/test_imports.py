@@ -1,14 +1,18 @@
 """Workdirs of other people's models: what is written, where arrays lie, and that it is whole or not there."""
 
 import json
+import tracemalloc
 
+import jax
 import numpy as np
 import pytest
 
 from gptjax.data.console import Console
 from gptjax.data.tokenizer import load_tokenizer
+from gptjax.interop.blueprint import read_config
 from gptjax.interop.huggingface import HuggingFaceModel
-from gptjax.interop.imports import assemble, import_pretrained
+from gptjax.interop.imports import assemble, import_pretrained, load
+from gptjax.interop.pretrained import Pretrained
 from gptjax.sharding import Layout, MeshConfig, make_mesh
 from gptjax.train.checkpoint import Checkpoints
 from gptjax.types import UserError
@@ -113,3 +117,43 @@ def test_an_unknown_dtype_is_refused(tmp_path):
     model = HuggingFaceModel(pretrained.folder_of("llama", tmp_path / "in"))
     with pytest.raises(UserError, match="--dtype=float16 is unknown; a model computes in float32 or bfloat16"):
         import_pretrained(model, tmp_path / "out", SILENT, dtype="float16")
+
+
+class Counted(Pretrained):
+    """A Llama of many equal layers, made when they are read."""
+
+    source = "made up"
+
+    def __init__(self, num_layers):
+        self.config = {
+            **dict(model_type="llama", vocab_size=128, hidden_size=128, intermediate_size=1024),
+            **dict(num_hidden_layers=num_layers, num_attention_heads=2, max_position_embeddings=8),
+        }
+        blueprint = read_config(self.config, self.source)
+        self._shapes = {name: tensor.shape(blueprint.cfg) for name, tensor, _ in blueprint.named()}
+
+    def names(self):
+        return frozenset(self._shapes)
+
+    def shape(self, name):
+        return self._shapes[name]
+
+    def read(self, name):
+        return np.ones(self._shapes[name], np.float32)
+
+    def tokenizer(self):
+        raise NotImplementedError
+
+
+def test_beside_the_model_one_parameter_and_one_tensor_are_in_memory():
+    """jax may take numpy's memory over; more than it takes is a parameter's parts, a tensor and flags, at most."""
+    model = Counted(num_layers=16)
+    blueprint = read_config(model.config, model.source)
+    load(blueprint, model, SILENT)  # whatever is made once
+    tracemalloc.start()
+    params = load(blueprint, model, SILENT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    tensor, whole = 128 * 1024 * 4, sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert whole > 50 * tensor
+    assert peak < whole + (16 + 2) * tensor
