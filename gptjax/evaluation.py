@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gptjax.data import pipeline
-from gptjax.data.sequences import Rows
+from gptjax.data.sequences import Packed, Rows
 from gptjax.experiment import Experiment
 from gptjax.sample.complete import complete
 from gptjax.tasks.scores import Counts, Score
@@ -63,20 +63,21 @@ def score(experiment: Experiment, name: str, params: Params) -> Result:
     """Scores a task on all that there is, or on the first evaluation.num_windows or num_examples."""
     cfg, task = experiment.cfg.evaluation, experiment.tasks.tasks[name]
     seq_len = row_length(experiment)
-    is_stream = not isinstance(task, ExampleTask)
-    rows = task.validation_rows(seq_len, cfg.num_windows if is_stream else cfg.num_examples)
+    rows = task.validation_rows(seq_len, cfg.num_examples if isinstance(task, ExampleTask) else cfg.num_windows)
     batch_size = cfg.batch_size or experiment.cfg.data.batch_size
     batches = pipeline.evaluation_batches(experiment.cfg.data, rows, seq_len, batch_size, experiment.batch_sharding)
     means, outputs = evaluate(experiment.eval_steps[name], params, batches)
-    if is_stream:
+    if not isinstance(task, ExampleTask):
         return Result(task, means)
+    assert isinstance(rows, Packed)
     examples = task.examples("valid", cfg.num_examples)
     if outputs is None:
         predictions = _written(experiment, task, examples, params)
         if not predictions:
             return Result(task, means)
     else:
-        predictions = _read(task, examples, seq_len, outputs)
+        counts = task.validation_counts(seq_len, cfg.num_examples)
+        predictions = _read(task, examples, rows, counts, outputs)
     return Result(task, means, task.counts(examples, predictions), examples, predictions)
 
 
@@ -111,9 +112,10 @@ def with_references(experiment: Experiment, params: Params) -> Experiment:
     return dataclasses.replace(experiment, tasks=dataclasses.replace(experiment.tasks, tasks=tasks))
 
 
-def _read(task: ExampleTask, examples: Sequence[Any], seq_len: int, outputs_RT: np.ndarray) -> list[Prediction]:
+def _read(
+    task: ExampleTask, examples: Sequence[Any], rows: Packed, counts: Sequence[int], outputs_RT: np.ndarray
+) -> list[Prediction]:
     """Gives the task what was read at the counted positions of each example's segments."""
-    rows, counts = task.pack(examples, seq_len)
     read = iter(
         [
             outputs_RT[row, start:stop][segment.loss_mask_T > 0]

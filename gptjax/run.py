@@ -310,9 +310,11 @@ def check(cfg: ExperimentConfig) -> int:
     """Prints parameters, memory and the plan of batches; trains nothing."""
     display = Display(None, silent=not distributed.is_primary())
     experiment = build(cfg)
+    shares = accounting.shares(experiment.model, experiment.trained)
     for path, shape, names, count in accounting.parameter_table(experiment.model):
         dims = ", ".join(f"{name or '-'} {size}" for name, size in zip(names, shape, strict=True))
-        display.say(f"{path:36} {count:>14,}  {dims}")
+        frozen = {0: ", frozen", 1: ""}.get(shares[path], f", {shares[path]:.0%} of it trained")
+        display.say(f"{path:36} {count:>14,}  {dims}{frozen}")
     for line in summary(experiment):
         display.say(line)
     display.say(f"flops     counted as {accounting.FLOPS_CONVENTION}")

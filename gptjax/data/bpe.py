@@ -14,7 +14,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from gptjax.data.spelling import spelling_of, strips_a_space, without_prefix
+from gptjax.data.spelling import begins_once, spelling_of, strips_a_space, without_prefix
 from gptjax.data.tokenizer import Tokenizer, utf8
 from gptjax.registry import did_you_mean
 from gptjax.types import UserError
@@ -63,6 +63,7 @@ class BPETokenizer(Tokenizer):
         self.eos_id = None if (end := eos or guess) is None else self.special_tokens[end]
         self.bos_id = None if bos is None else self.special_tokens[bos]
         self.chat_template = chat_template
+        self.begins_anew = not begins_once(library)
 
     def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Returns the ids of each text; the library uses all cores where there are several texts."""

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gptjax.data.template import Template
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.registry import did_you_mean
 from gptjax.types import UserError
@@ -87,6 +86,8 @@ class Chat:
             raise UserError(f"the tokenizer has no chat template; choose one of {', '.join(TEMPLATES)}")
         if template not in TEMPLATES and "{" not in template:
             raise UserError(f"there is no chat template {template!r}; {did_you_mean(template, TEMPLATES)}")
+        from gptjax.data.template import Template  # Jinja, an extra, is needed only where somebody chats
+
         self._tokenizer = tokenizer
         self._names = {i: name for name, i in tokenizer.special_tokens.items()}
         self._template = Template(
@@ -139,8 +140,9 @@ class Chat:
         """Returns where answers start and stop."""
         if rendered.generated:
             return rendered.generated
-        (lead, tail), answers = self._turn, []
+        answers = []
         for start, stop in rendered.contents:
+            lead, tail = self._turn
             leads, ends = rendered.text.endswith(lead, 0, start), rendered.text.startswith(tail, stop)
             answers.append((start - len(lead) if leads else start, stop + len(tail) if ends else stop))
         return answers
@@ -220,7 +222,7 @@ class Chat:
             for found in self._special.finditer(rendered.text, start, stop):
                 yield from self._encoded(rendered, place, found.start(), inside, begins)
                 yield self._tokenizer.special_tokens[found[0]], inside[found.start()]
-                place, begins = found.end(), True
+                place, begins = found.end(), self._tokenizer.begins_anew
             yield from self._encoded(rendered, place, stop, inside, begins)
             begins = begins and place == stop
 

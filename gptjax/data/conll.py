@@ -103,6 +103,8 @@ def read_conll(
     else:
         after = last.before
     first = found[0].lines[0]
+    if separator is not None and separator not in SEPARATORS:
+        raise UserError(f"separator={separator!r} is no tab and no space; leave it out, and the first line tells")
     separator = separator or ("\t" if "\t" in first.text else " ")
     width = len(cells(first.text, separator))
     for column in (word, tag):

@@ -13,8 +13,9 @@ from gptjax.types import UserError
 
 MAX_LINE_BYTES = 1 << 24
 """A longer line is no example: it is some other file."""
-MAX_RATIO = 100
-"""Text packs to a tenth or so: what unpacks to more than this, and more than a line may hold, would fill the memory."""
+MAX_RATIO = 50
+"""Text packs to a third or a tenth; what unpacks to more than this, and more than a little, would fill the memory."""
+_LITTLE = 1 << 20
 
 
 class Line(NamedTuple):
@@ -32,18 +33,26 @@ def read_lines(file: Path) -> Iterator[Line]:
     """
     if not file.is_file():
         raise UserError(f"{file} {'is no file' if file.exists() else 'does not exist'}; give a file of examples")
+    if file.suffix == ".gz":
+        _check_ratio(file)
     with reading(file), opened(file) as stream:
-        most = max(MAX_LINE_BYTES, MAX_RATIO * file.stat().st_size)
-        number = total = 0
+        number = 0
         while raw := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
-            total += len(raw)
             if len(raw) > MAX_LINE_BYTES:
                 raise UserError(f"{file}:{number}: this line is longer than {MAX_LINE_BYTES:,} bytes; is it text?")
-            if total > most:
-                raise UserError(f"{file} unpacks to more than {MAX_RATIO} times its size; unpack it, if that is right")
             text = _decoded(raw.rstrip(b"\r\n"), f"{file}:{number}")
             yield Line(number, text.removeprefix("\ufeff") if number == 1 else text)
+
+
+def _check_ratio(file: Path) -> None:
+    """Raises UserError for a bomb, before anything of it is kept."""
+    with reading(file), opened(file) as stream:
+        most, total = max(_LITTLE, MAX_RATIO * file.stat().st_size), 0
+        while block := stream.read(_LITTLE):
+            total += len(block)
+            if total > most:
+                raise UserError(f"{file} unpacks to more than {MAX_RATIO} times its size; unpack it if that is right")
 
 
 def _decoded(raw: bytes, where: str) -> str:

@@ -61,6 +61,15 @@ def strips_a_space(library: tokenizers.Tokenizer) -> bool:
     return _STRIP in _steps(library)
 
 
+def begins_once(library: tokenizers.Tokenizer) -> bool:
+    """Returns whether the first characters of a text alone get a space in front, and none behind a special token."""
+    if library.pre_tokenizer is None:
+        return False
+    splitter = json.loads(library.pre_tokenizer.__getstate__())
+    steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
+    return any(step["type"] == "Metaspace" and step["prepend_scheme"] == "first" for step in steps)
+
+
 def without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
     """Returns a normalizer or pre-tokenizer, as the library describes it, that puts nothing before a text."""
     if part is None or part["type"] == "Prepend":

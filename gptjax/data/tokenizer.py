@@ -32,6 +32,8 @@ class Tokenizer(ABC):
     eos_id: int | None
     bos_id: int | None = None
     """The token that texts begin with, in training and so in prompts; None where there is none."""
+    begins_anew: bool = True
+    """Whether text behind a special token, within a conversation, is encoded as the beginning of a text is."""
     chat_template: str | None = None
     """How conversations are written, in Jinja, as `transformers` keeps it; None where nobody has said."""
 

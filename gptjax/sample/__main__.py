@@ -36,7 +36,7 @@ Continues each prompt with the model of DIR, or answers it with --chat.
   --top_p=P                 only the likeliest tokens that together have probability P
   --min_p=P                 only tokens at least P times as likely as the likeliest
   --repetition_penalty=1    above 1 makes tokens of the text so far less likely
-  --num_beams=1             above 1: beam search for the likeliest text; the rules above then have no effect
+  --num_beams=1             above 1: beam search for the likeliest text, without the rules above
   --length_penalty=1        beam search ranks texts by log-probability / length ** penalty
   --seed=0                  the same seed gives the same text, another seed another
   --step=latest             which checkpoint: latest, best (by validation loss) or a number

@@ -153,7 +153,7 @@ class MultipleChoice(Candidates):
     continuation: str = "continuation"
     """Column of the continuation, where there are no choices."""
     template: str = "{query}"
-    """The context, with {query} and, where choices are shown as A., B. .., {choices}; what is chosen follows a space."""
+    """The context, with {query} and, where choices are to be seen as A., B. .., {choices}; a space follows."""
     letters: bool = False
     """Whether the letters of the choices are candidates, not their texts (MMLU)."""
     shots: int = 0
@@ -239,8 +239,7 @@ class MultipleChoice(Candidates):
     def counts(self, examples: Sequence[Record], predictions: Sequence[Prediction]) -> Sequence[Counts]:
         """Measures accuracy, also by the log-probability a byte (`accuracy_norm`); of a cloze, perplexity a word."""
         if self._is_cloze:
-            logprob_E = [prediction.detail[0][0] for prediction in predictions]
-            rows = [[greedy, logprob, 1] for (_, greedy), logprob in zip((p.detail for p in predictions), logprob_E)]
+            rows = [[greedy, logprobs[0], 1] for logprobs, greedy in (p.detail for p in predictions)]
 
             def cloze(sums_K: Array) -> dict[str, Array]:
                 mean = ratio(sums_K[..., 1], sums_K[..., 2])

@@ -74,8 +74,8 @@ class Classification(ExampleTask):
         if self.labels:
             return list(self.labels)
         if self.label_names is not None:
-            count = len(Path(self.label_names).expanduser().read_text(encoding="utf-8").split("\n")) - 1
-            return [str(number) for number in range(count)]
+            names = Path(self.label_names).expanduser().read_text(encoding="utf-8").splitlines()
+            return [str(number) for number in range(len(names))]
         if self.train is None:
             raise UserError(
                 f"tasks.{self.name} has neither labels nor a file to learn from; set tasks.{self.name}.labels"

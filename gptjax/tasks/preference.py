@@ -135,7 +135,7 @@ class Preference(ExampleTask):
 
     def training_rows(self, seq_len: int) -> Sequence[Packed]:
         """Packs all training pairs, with what the reference makes of them."""
-        return [self.with_reference(self.pack(self.shuffled_examples(), seq_len)[0], "train")]
+        return [self.with_reference(self._packed("train", seq_len, None)[0], "train")]
 
     def validation_rows(self, seq_len: int, limit: int | None) -> Packed:
         """Packs the pairs to be scored on, with what the reference makes of them."""

@@ -9,6 +9,7 @@
 BIO is also called IOB2, BIOES IOBES. Shapes: L words, T tags.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -114,17 +115,16 @@ def decode(scores_LT: np.ndarray, tags: Sequence[str], scheme: str) -> list[str]
     L, T = scores_LT.shape
     if not L:
         return []
-    allowed_TT, edge_in_T, edge_out_T = transitions(tags, scheme)
+    penalty_TT, first_T, last_T = _penalties(tuple(tags), scheme)
     # What is forbidden stays far below what is merely impossible to the model, so that it is never chosen.
     scores_LT = np.nan_to_num(np.asarray(scores_LT, np.float64), nan=-1e12, posinf=1e12, neginf=-1e12)
-    penalty_TT = np.where(allowed_TT, 0.0, -1e30)
-    best_T = scores_LT[0] + np.where(edge_in_T, 0.0, -1e30)
+    best_T = scores_LT[0] + first_T
     came_LT = np.zeros((L, T), np.int64)
     for at in range(1, L):
         through_TT = best_T[:, None] + penalty_TT
         came_LT[at] = through_TT.argmax(0)
         best_T = through_TT[came_LT[at], np.arange(T)] + scores_LT[at]
-    tag = int((best_T + np.where(edge_out_T, 0.0, -1e30)).argmax())
+    tag = int((best_T + last_T).argmax())
     path = [tag]
     for at in range(L - 1, 0, -1):
         tag = int(came_LT[at, tag])
@@ -132,9 +132,15 @@ def decode(scores_LT: np.ndarray, tags: Sequence[str], scheme: str) -> list[str]
     return [tags[tag] for tag in reversed(path)]
 
 
-def transitions(tags: Sequence[str], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which tag may follow which (row before column), which may be the first, and which the last."""
-    allowed_TT = np.array([[may_follow(previous, tag, scheme) for tag in tags] for previous in tags])
-    first_T = np.array([may_follow(OUTSIDE, tag, scheme) for tag in tags])
-    last_T = np.array([may_follow(tag, OUTSIDE, scheme) for tag in tags])
-    return allowed_TT, first_T, last_T
+@functools.lru_cache(maxsize=8)  # of a hundred tags of roles, it takes longer than decoding a sentence
+def _penalties(tags: tuple[str, ...], scheme: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what is added where a tag follows another (row before column), comes first, and comes last."""
+
+    def penalty(previous: str, tag: str) -> float:
+        return 0.0 if may_follow(previous, tag, scheme) else -1e30
+
+    return (
+        np.array([[penalty(previous, tag) for tag in tags] for previous in tags]),
+        np.array([penalty(OUTSIDE, tag) for tag in tags]),
+        np.array([penalty(tag, OUTSIDE) for tag in tags]),
+    )

@@ -120,14 +120,22 @@ class SpanTask(ExampleTask):
     def _copy(self, words: Sequence[str], marked: int | None) -> tuple[list[int], list[int]]:
         """Returns the tokens of all words, the marked one in brackets, and where each word's tag is read."""
         assert self.setting.tokenizer is not None
-        opening, closing, *each = self.setting.tokenizer.encode_many([" [", " ]", *(f" {word}" for word in words)])
+        unknown = [word for word in {"[", "]", *words} if word not in self._sub_words]
+        encoded = self.setting.tokenizer.encode_many([f" {word}" for word in unknown])
+        self._sub_words.update((word, ids.tolist() or [0]) for word, ids in zip(unknown, encoded, strict=True))
         tokens, starts_W = [], []
-        for number, ids in enumerate(each):
-            tokens += opening.tolist() if number == marked else []
-            starts_W.append(len(tokens) + (0 if self.sub_word == "first" else max(0, len(ids) - 1)))
-            tokens += ids.tolist() or [0]
-            tokens += closing.tolist() if number == marked else []
+        for number, word in enumerate(words):
+            ids = self._sub_words[word]
+            tokens += self._sub_words["["] if number == marked else []
+            starts_W.append(len(tokens) + (0 if self.sub_word == "first" else len(ids) - 1))
+            tokens += ids
+            tokens += self._sub_words["]"] if number == marked else []
         return tokens, starts_W
+
+    @functools.cached_property
+    def _sub_words(self) -> dict[str, list[int]]:
+        """The tokens of the words met so far; words come again and again."""
+        return {}
 
     def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
         """Returns `loss` in nats a word."""

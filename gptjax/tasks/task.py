@@ -235,7 +235,7 @@ class ExampleTask(Task):
 
     def training_rows(self, seq_len: int) -> Sequence[Rows]:
         """Packs all training examples."""
-        return [self.pack(self.shuffled_examples(), seq_len)[0]]
+        return [self._packed("train", seq_len, None)[0]]
 
     def shuffled_examples(self) -> Sequence[Any]:
         """Returns the training examples in an order that has nothing to do with the file's."""
@@ -245,7 +245,23 @@ class ExampleTask(Task):
 
     def validation_rows(self, seq_len: int, limit: int | None) -> Packed:
         """Packs the examples to be scored on."""
-        return self.pack(self.examples("valid", limit), seq_len)[0]
+        return self._packed("valid", seq_len, limit)[0]
+
+    def validation_counts(self, seq_len: int, limit: int | None) -> list[int]:
+        """Returns how many segments each of those examples has."""
+        return self._packed("valid", seq_len, limit)[1]
+
+    def _packed(self, split: str, seq_len: int, limit: int | None) -> tuple[Packed, list[int]]:
+        key = split, seq_len, limit
+        if key not in self._rows:
+            examples = self.shuffled_examples() if split == "train" else self.examples("valid", limit)
+            self._rows[key] = self.pack(examples, seq_len)
+        return self._rows[key]
+
+    @functools.cached_property
+    def _rows(self) -> dict[tuple[str, int, int | None], tuple[Packed, list[int]]]:
+        """What was packed: a run reads it with every evaluation."""
+        return {}
 
     def pack(self, examples: Sequence[Any], seq_len: int) -> tuple[Packed, list[int]]:
         """Returns rows of examples, and how many segments each example has."""
@@ -264,7 +280,7 @@ class ExampleTask(Task):
         """Says how many examples there are, and in how many rows."""
         words = []
         if self.has_training:
-            rows, _ = self.pack(self.examples("train"), seq_len)
+            rows, _ = self._packed("train", seq_len, None)
             words.append(f"{len(self.examples('train')):,} training examples in {len(rows):,} rows")
         if self.valid is not None:
             words.append(f"{len(self.examples('valid')):,} to be scored on")

@@ -39,7 +39,7 @@ def chrf(references: References, predicted: Sequence[str], **settings: Any) -> C
 
 
 def _sacrebleu(name: str, metric: Any, references: References, predicted: Sequence[str]) -> Counts:
-    assert len(references) == len(predicted)
+    assert all(references), "each example has a reference"
     most = max(len(own) for own in references)
     columns = [[own[at] if at < len(own) else None for own in references] for at in range(most)]
     # The two methods by which sacrebleu's own paired tests resample; a test compares them with its corpus_score.

@@ -67,6 +67,10 @@ WALLS = {
     "tensorboard": ("gptjax/train/writer.py",),
     "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
+    "sacrebleu": ("gptjax/tasks/text_scores.py",),
+    "rouge_score": ("gptjax/tasks/text_scores.py",),
+    "sklearn": (),
+    "seqeval": (),
     "huggingface_hub": ("gptjax/interop/source.py",),
     "gguf": ("gptjax/interop/gguf_file.py",),
     "jinja2": ("gptjax/data/",),
@@ -112,7 +116,12 @@ def test_imports_follow_the_order_and_the_walls(path):
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=lambda path: path.name)
 def test_experiments_import_the_config_and_the_base_only(path):
     """An experiment is base plus differences; an ablation says beside it which runs to make of it."""
-    allowed = ("gptjax.config", "gptjax.types", "experiments", *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []))
+    allowed = (
+        "gptjax.config",
+        "gptjax.types",
+        "experiments",
+        *(["gptjax.sweep.expand"] if path.parent.name == "ablations" else []),
+    )
     for imported in imports(path):
         assert not imported.startswith("gptjax") or imported.startswith(allowed), imported
 
@@ -122,6 +131,15 @@ def test_leaf_configs_import_no_framework():
     for path in (ROOT / "gptjax").rglob("*/config.py"):
         tops = {name.split(".")[0] for name in imports(path)}
         assert not tops & {"jax", "flax", "grain", "optax", "orbax"}, path
+
+
+def test_formats_and_scores_need_no_framework():
+    """Files of predictions are scored without jax."""
+    data = [ROOT / f"gptjax/data/{name}.py" for name in ("text", "lines", "rows", "records", "conll", "propbank")]
+    names = ("spans", "perplexity", "scores", "label_scores", "span_scores", "text_scores")
+    scores = [ROOT / f"gptjax/tasks/{name}.py" for name in names]
+    for path in (*data, *scores):
+        assert not {name.split(".")[0] for name in imports(path)} & {"jax", "flax", "grain", "optax"}, path
 
 
 def test_names_say_what_a_file_holds():

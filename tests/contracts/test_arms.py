@@ -17,6 +17,8 @@ from gptjax.optim.masks import path_of
 from gptjax.program import build_program
 from gptjax.registry import Choice
 from gptjax.sharding import MeshConfig
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.train.config import TrainConfig
 from gptjax.types import Batch
 from tests.params import random_params
@@ -25,7 +27,7 @@ PLAIN = ModelConfig(
     vocab_size=32, d_model=16, num_layers=2, num_heads=2, d_ff=32, seq_len=8, vocab_multiple=32, use_bias=False,
     tie_embeddings=False,
 )  # fmt: skip
-ADAPTERS = LoRAConfig(rank=2, targets=r"blocks/(attention/(query|output)|mlp/up)", dropout=0.1)
+ADAPTERS = LoRAConfig(rank=2, targets=r"blocks/(attention/(query|output)|mlp/up)")
 ARMS = {
     "full": ({}, {}),
     "adapters": ({"lora": ADAPTERS}, {"trained": "adapters"}),
@@ -40,7 +42,6 @@ MESHES = {
     "by hand, fsdp 4": MeshConfig(fsdp=4, rules="fsdp_manual"),
 }
 SLOW = ("full", "layer decay", "adapters of the top layer")  # others are near
-QUICK = (("adapters", "by hand, fsdp 4"), ("top layer", "fsdp 2 x tensor 2"))
 arms = pytest.mark.parametrize("arm", [pytest.param(arm, marks=[pytest.mark.slow] * (arm in SLOW)) for arm in ARMS])
 
 
@@ -59,7 +60,8 @@ def experiment(arm, sequences=None):
 @functools.cache
 def program(arm, mesh="one device", sequences=None):
     cfg = dataclasses.replace(experiment(arm, sequences), mesh=MESHES[mesh])
-    return build_program(cfg, cfg.model.resolve(), None, jax.devices()[: 1 if mesh == "one device" else 4])
+    tasks, devices = build_tasks(cfg.tasks, Setting("")), jax.devices()[: 1 if mesh == "one device" else 4]
+    return build_program(cfg, cfg.model.resolve(), tasks, devices)
 
 
 def batch():
@@ -78,9 +80,9 @@ def after_two_steps(arm, mesh="one device", sequences=None):
     state = jax.tree.map(lambda x, at: jax.device_put(np.array(x), at), state, where)
     data = jax.tree.map(lambda x: jax.device_put(x, built.batch_sharding), batch())
     step = built.lower_train_step().compile({"xla_backend_optimization_level": 0})
-    buffers = places(state.params)
-    for _ in range(2):
-        state, metrics = step(state, data)
+    state, _ = step(state, data)
+    buffers = places(state.params)  # from here on its own: what comes from the host may not be handed on
+    state, metrics = step(state, data)
     same = jax.tree.map(lambda x, y: x == y, buffers, places(state.params))
     return jax.device_get((before, state.params, metrics, same))
 
@@ -129,22 +131,21 @@ def test_the_state_has_moments_of_what_is_trained_alone(arm):
 @pytest.mark.parametrize(
     ("arm", "mesh"),
     [
-        pytest.param(arm, mesh, marks=[pytest.mark.slow] * ((arm, mesh) not in QUICK))
+        pytest.param(arm, mesh, marks=[pytest.mark.slow] * ((arm, mesh) != ("adapters", "by hand, fsdp 4")))
         for arm in ARMS
         for mesh in MESHES
         if mesh != "one device"
     ],
 )
 def test_the_mesh_changes_rounding_only(arm, mesh):
-    """But for dropout, which devices draw for themselves where the loss is written by hand."""
     before, expected, metrics, _ = after_two_steps(arm)
     _, after, on_mesh, _ = after_two_steps(arm, mesh)
     assert moved(before, after) == moved(before, expected)
-    if "adapters" not in arm or "by hand" not in mesh:
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-2), after, expected)
-        np.testing.assert_allclose(on_mesh["grad_norm"][0], metrics["grad_norm"][0], rtol=1e-3)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-2), after, expected)
+    np.testing.assert_allclose(on_mesh["grad_norm"][0], metrics["grad_norm"][0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_micro_batches_sum_the_gradients_of_the_part():
     before, expected, metrics, _ = after_two_steps("top layer")
     _, after, in_parts, _ = after_two_steps("top layer", sequences=2)

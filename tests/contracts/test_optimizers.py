@@ -153,33 +153,41 @@ def test_a_step_that_is_not_finite_changes_nothing(name):
     assert int(skips(state).total) == 1
 
 
-@optimizers
-@pytest.mark.parametrize("ema_decay", [None, 0.5])
-def test_its_state_is_of_the_trained_part_alone(name, ema_decay):
-    """Of the top layer's queries: their updates are those of a run in which nothing else exists."""
-    if name == "schedule_free" and ema_decay is not None:
-        pytest.skip("it averages by itself")
-    options = {"ema_decay": ema_decay, "weight_decay": 0.1, "clip_norm": 0.1}
+def top_queries(name, **options):
+    """The optimiser of the top layer's queries, that of a model in which there is nothing else, and this part."""
+    options = {"weight_decay": 0.1, "clip_norm": 0.1, **options}
     cfg = config(name, trained="blocks/attention/query/.*", top_layers=1, **options)
-    tx, alone = make_optimizer(cfg, some(SHAPES), some(NAMES)), random_params(0)
     part = trained_part(cfg, some(SHAPES), some(NAMES))
-    single = make_optimizer(config(name, **options), part, leaves_of(some(NAMES), part))
+    alone = make_optimizer(config(name, **options), part, leaves_of(some(NAMES), part))
+    return make_optimizer(cfg, some(SHAPES), some(NAMES)), alone, part
 
-    def update(tx, params, grads):
-        updates, state = tx.update(grads, tx.init(params), params, loss=1.0, gradient_at=identity)
-        updates, state = tx.update(grads, state, params, loss=1.0, gradient_at=identity)
-        return updates, state, evaluation_params(state, params)
 
-    grads = take(random_params(1), part)
-    updates, state, evaluated = jax.jit(functools.partial(update, tx))(alone, grads)
-    expected, only, evaluated_alone = jax.jit(functools.partial(update, single))(take(alone, part), grads)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8), updates, expected)
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, only)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5),
-        evaluated,
-        put(alone, evaluated_alone),
+@optimizers
+def test_its_state_is_of_the_trained_part_alone(name):
+    tx, alone, part = top_queries(name)
+    states = [jax.eval_shape(tx.init, some(SHAPES)), jax.eval_shape(alone.init, part)]
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), states[0]) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), states[1]
     )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("adamw", "schedule_free"))) for name in OPTIMIZERS],
+)
+def test_what_is_frozen_changes_no_update(name):
+    """And averages are evaluated together with what is frozen."""
+    tx, alone, part = top_queries(name, ema_decay=0.5 if name == "adamw" else None)
+    params, grads, results = random_params(0), take(random_params(1), part), []
+    for optimizer, tree in ((tx, params), (alone, take(params, part))):
+        state = optimizer.init(tree)
+        step = jax.jit(functools.partial(optimizer.update, loss=1.0, gradient_at=identity))
+        for _ in range(2):
+            updates, state = step(grads, state, tree)
+        results.append((updates, evaluation_params(state, tree)))
+    (updates, evaluated), (expected, evaluated_alone) = results
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8), updates, expected)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), evaluated, put(params, evaluated_alone))
 
 
 @pytest.mark.parametrize(

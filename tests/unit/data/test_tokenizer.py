@@ -1,12 +1,15 @@
 """What is particular to each kind of tokenizer."""
 
+import hashlib
 import json
 import logging
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
-from gptjax.data.bpe import read, train
+from gptjax.data.bpe import BPETokenizer, read, train
 from gptjax.data.tokenizer import ByteTokenizer, CharTokenizer, char
 from gptjax.types import UserError
 
@@ -120,3 +123,57 @@ def test_paths_that_hold_no_tokenizer(tmp_path):
     (tmp_path / "merges.txt").write_text("a b\n")
     with pytest.raises(UserError, match=r"no byte-pair encoding"):
         read(tmp_path, SPECIAL)
+
+
+def test_what_is_said_of_special_tokens(trained):
+    """Fingerprints of tokenizers that say nothing are what they were before anything could be said."""
+    library = trained.settings()["tokenizer"]
+    silent = BPETokenizer.from_settings({"tokenizer": library})
+    assert silent.settings().keys() == {"tokenizer"}
+    document = json.dumps({"kind": "bpe", "tokenizer": library}, ensure_ascii=False, sort_keys=True)
+    assert silent.fingerprint == hashlib.sha256(document.encode()).hexdigest()
+    assert (silent.eos_id, silent.bos_id, silent.chat_template) == (0, None, None)
+
+    said = {"eos": "<|endoftext|>", "bos": "<|endoftext|>", "chat_template": "{{ messages }}"}
+    speaking = BPETokenizer.from_settings({"tokenizer": library, **said})
+    assert (speaking.eos_id, speaking.bos_id, speaking.chat_template) == (0, 0, "{{ messages }}")
+    assert speaking.settings() == {"tokenizer": library, **said}
+    assert speaking.fingerprint != silent.fingerprint
+
+
+def test_a_special_token_that_is_none(trained):
+    library = tokenizers.Tokenizer.from_str(json.dumps(trained.settings()["tokenizer"]))
+    with pytest.raises(UserError, match=r"eos='</s>' is no special token; valid: <\|endoftext\|>"):
+        BPETokenizer(library, eos="</s>")
+
+
+def test_several_ends_of_a_text_one_of_which_is_its_own():
+    """What a model's files call its end of a text comes before what is usual."""
+    library = tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, []))
+    library.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
+    assert BPETokenizer(library).eos_id == 1
+    assert BPETokenizer(library, eos="<|im_end|>").eos_id == 2
+
+
+PREFIXES = {
+    "prepended": (normalizers.Prepend("_"), None),
+    "prepended, and marked": (normalizers.Sequence([normalizers.Prepend("_"), normalizers.Replace(" ", "_")]), None),
+    "metaspace": (None, pre_tokenizers.Metaspace("_", prepend_scheme="always")),
+    "byte-level": (None, pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)),
+    "nothing": (None, None),
+}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_what_goes_on_gets_nothing_in_front(name):
+    letters = ["a", "_", "Ġ", "_a", "Ġa"]
+    model = tokenizers.models.BPE({letter: i for i, letter in enumerate(letters)}, [("_", "a"), ("Ġ", "a")])
+    library = tokenizers.Tokenizer(model)
+    normalizer, pre_tokenizer = PREFIXES[name]
+    if normalizer is not None:
+        library.normalizer = normalizer
+    if pre_tokenizer is not None:
+        library.pre_tokenizer = pre_tokenizer
+    tokenizer = BPETokenizer(library)
+    assert (tokenizer.encode("a").tolist() == [0]) is (name == "nothing")
+    assert tokenizer.encode("a", continued=True).tolist() == [0]

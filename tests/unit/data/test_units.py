@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from gptjax.data import units as module
+from gptjax.data.bpe import BPETokenizer
+from gptjax.data.scored_bpe import scored_bpe
 from gptjax.data.text import Piece
 from gptjax.data.tokenizer import ByteTokenizer, CharTokenizer
 from gptjax.data.units import Unit, tokenize, tokenized, units
@@ -83,3 +85,21 @@ def test_a_killed_worker_is_a_plain_error(saved):
         tokenized(saved, ByteTokenizer(), 2) as tokens_of,
     ):
         list(tokens_of(units_that_kill(), 0))
+
+
+@pytest.mark.parametrize("end", ["</s>", "<s>"])
+def test_documents_begin_with_their_token_and_one_that_goes_on_does_not(end):
+    """Where it is the end too, one stands between two documents; a space in front is for beginnings."""
+    tokens = ["<s>", "</s>", "a", " a", " "]
+    library = scored_bpe(tokens, [0.0] * 5, special=tokens[:2], space=" ")
+    tokenizer = BPETokenizer(library, eos=end, bos="<s>")
+    made = tokenize(tokenizer, Unit(["a", "a", "aa"], [True, True, False], continues=True))
+    bos, eos = [0] * (end == "</s>"), tokenizer.eos_id
+    assert made.ids_L.tolist() == [2, eos, *bos, 3, eos, *bos, 3, 2]
+    assert made.ends.tolist() == [2, 4 + len(bos)]
+
+
+def test_units_know_whether_they_go_on_with_a_document(monkeypatch):
+    monkeypatch.setattr(module, "UNIT_CHARS", 2)
+    made = list(units(iter([Piece("ab", ends=False), Piece("cd", ends=True), Piece("ef", ends=True)])))
+    assert [unit.continues for unit in made] == [False, True, False]

@@ -158,6 +158,15 @@ def test_eos_ends_its_row_alone_and_is_the_last_token():
     assert len(ended[0]) <= 6
 
 
+def test_one_of_several_tokens_ends_a_row():
+    cfg, params = build()
+    free = tokens_of(cfg, params, PROMPTS[:1], GREEDY)[0]
+    later, sooner = free[9], free[4]
+    first = min(free.index(later), free.index(sooner))
+    assert tokens_of(cfg, params, PROMPTS[:1], GREEDY, eos_id=[later, sooner]) == [free[: first + 1]]
+    assert tokens_of(cfg, params, PROMPTS[:1], GREEDY, eos_id=[]) == [free]
+
+
 def test_decoding_ends_with_the_last_row():
     cfg, params = build()
     (row,) = tokens_of(cfg, params, PROMPTS[:1], GREEDY)
@@ -270,6 +279,16 @@ def test_an_empty_prompt_starts_from_the_end_of_a_document(monkeypatch, eos_id, 
     (text,) = sample_text(cfg, params, LETTERS, [""], GREEDY, 0)
     (new,) = tokens_of(cfg, params, [[first]], GREEDY, eos_id=eos_id, vocab_size=LETTERS.vocab_size)
     assert text == LETTERS.decode(new)
+
+
+def test_prompts_begin_with_the_token_that_texts_begin_with(monkeypatch):
+    cfg, params = build()
+    monkeypatch.setattr(LETTERS, "bos_id", 5)
+    for prompt in ("", "ab"):
+        (text,) = sample_text(cfg, params, LETTERS, [prompt], GREEDY, 0)
+        ids = [5, *LETTERS.encode(prompt)]
+        (new,) = tokens_of(cfg, params, [ids], GREEDY, eos_id=LETTERS.eos_id, vocab_size=LETTERS.vocab_size)
+        assert text == LETTERS.decode(new)
 
 
 def test_only_the_tokenizers_ids_are_drawn():

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from gptjax.optim.transforms import skip_nonfinite
+from gptjax.optim.transforms import on_part, skip_nonfinite
 from gptjax.sharding import Layout, MeshConfig, make_mesh
 from gptjax.train.state import TrainState
 from gptjax.train.step import batch_checksum, group_norms, make_train_step, mix
@@ -138,3 +138,28 @@ def test_a_rule_may_differentiate_the_loss_of_the_first_micro_batch_again():
     part = jax.tree.map(lambda x: x[::2], data)
     expected = jax.grad(lambda p: loss_fn(p, part, 0, 0)[0] / part.loss_mask_BT.sum())(params)
     np.testing.assert_allclose(seen["gradient"]["table"], expected["table"], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_of_a_part_alone_there_are_gradients(accumulation):
+    """The upper layers of a stack move as they would among others; the rest is the same to the bit."""
+    stack = jax.random.normal(jax.random.key(0), (3, V, V))
+    params = {"stack": stack, "frozen": jax.random.normal(jax.random.key(1), (V, V))}
+
+    def loss(params, *inputs):
+        return loss_fn({"table": jnp.tanh(params["stack"]).sum(0) * params["frozen"]}, *inputs)
+
+    def step(part):
+        tx = on_part(skip_nonfinite(optax.sgd(0.5)), part)
+        names = {"stack": ("layers", None, None), "frozen": (None, None)}
+        run = make_train_step(loss, tx, optax.constant_schedule(0.5), layout(), names, part, lambda size: accumulation)
+        return jax.jit(run)(TrainState(jnp.zeros((), jnp.int32), params, tx.init(params)), batch())
+
+    whole, _ = step(params)
+    state, metrics = step({"stack": jax.ShapeDtypeStruct((2, V, V), jnp.float32)})
+    np.testing.assert_array_equal(state.params["frozen"], params["frozen"])
+    np.testing.assert_array_equal(state.params["stack"][0], stack[0])
+    np.testing.assert_allclose(state.params["stack"][1:], whole.params["stack"][1:], rtol=1e-5, atol=1e-7)
+    assert np.all(np.any(state.params["stack"][1:] != stack[1:], axis=(1, 2)))
+    norm = optax.tree.norm((state.params["stack"] - stack) / 0.5)
+    np.testing.assert_allclose(metrics["grad_norm"][0], norm, rtol=1e-4)

@@ -1,0 +1,28 @@
+"""Emotions of comments (GoEmotions, arXiv 2005.00547), any number of 28 at once: SmolLM2-135M with adapters.
+
+Import:   see smollm2_adapted.py
+Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_goemotions.py
+Hardware: 2 CPU cores
+Expect:   experiments/LOG.md
+"""
+
+from experiments import corpora, smollm2_adapted
+
+
+def get_config():
+    config = smollm2_adapted.get_config()
+    config.tasks = {
+        "goemotions": {
+            "name": "classification",
+            "train": corpora.examples("sentiment/goemotions-train.tsv.gz"),
+            "valid": corpora.examples("sentiment/goemotions-valid.tsv.gz"),
+            "text": ("0",),
+            "label": "1",
+            "separator": ",",
+            "label_names": corpora.examples("sentiment/goemotions-labels.txt"),
+        }
+    }
+    config.optim.num_steps = 1_000
+    config.evaluation.update(every=250, metric="macro_f1")
+    config.checkpoint.every = 250
+    return config

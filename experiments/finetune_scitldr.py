@@ -1,0 +1,29 @@
+"""One sentence that says what a paper's abstract says (SciTLDR, arXiv 2004.15011): SmolLM2-135M with adapters.
+
+Import:   see smollm2_adapted.py
+Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_scitldr.py
+Hardware: 2 CPU cores
+Expect:   experiments/LOG.md
+"""
+
+from experiments import corpora, smollm2_adapted
+
+
+def get_config():
+    config = smollm2_adapted.get_config()
+    config.model.seq_len = 512
+    config.tasks = {
+        "scitldr": {
+            "name": "seq2seq",
+            "train": corpora.examples("summarization/scitldr-train.jsonl.gz"),
+            "valid": corpora.examples("summarization/scitldr-valid.jsonl.gz"),
+            "template": "{source}\nTL;DR:",
+            "measures": ("rouge",),
+            "max_tokens": 64,
+        }
+    }
+    config.data.batch_size = 2
+    config.optim.num_steps = 900
+    config.evaluation.update(every=450, metric="loss", num_examples=100, batch_size=16)
+    config.checkpoint.every = 450
+    return config

@@ -1,0 +1,27 @@
+"""Classes of questions (TREC, Li and Roth 2002), six coarse ones: SmolLM2-135M with adapters and a classifier.
+
+Import:   see smollm2_adapted.py
+Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_trec.py
+          (--config.tasks.trec.label=word learns the 50 fine classes)
+Hardware: 2 CPU cores
+Expect:   experiments/LOG.md
+"""
+
+from experiments import corpora, smollm2_adapted
+
+
+def get_config():
+    config = smollm2_adapted.get_config()
+    config.tasks = {
+        "trec": {
+            "name": "classification",
+            "train": corpora.examples("classification/trec-train.txt"),
+            "valid": corpora.examples("classification/trec-valid.txt"),
+            "text": ("rest",),
+            "label": "class",
+        }
+    }
+    config.optim.num_steps = 270
+    config.evaluation.update(every=90, metric="accuracy")
+    config.checkpoint.every = 90
+    return config
