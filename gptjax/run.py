@@ -28,7 +28,7 @@ from gptjax.train.records import Records
 from gptjax.train.signals import StopRequest
 from gptjax.train.state import TrainState, create_state, with_params
 from gptjax.train.step import group_norms
-from gptjax.train.warm_start import adopt
+from gptjax.train.warm_start import adopt, read_params
 from gptjax.train.watchdog import Watchdog
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import Metrics, Params, UserError, stream_key
@@ -277,7 +277,7 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), model.param_shapes(model_cfg)
     )
-    return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
+    return model_cfg, read_params(checkpoints, step, abstract), tokenizer
 
 
 @distributed.AsOne()
@@ -294,7 +294,7 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
     if cfg.checkpoint.init_from is not None:
         experiment = with_references(experiment, display)
-    results = evaluation.score_all(experiment, checkpoints.restore_params(step, experiment.abstract.params))
+    results = evaluation.score_all(experiment, read_params(checkpoints, step, experiment.abstract.params))
     display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
     if distributed.is_primary():
         folder = workdir.path / "evaluation" / f"step-{step}"
