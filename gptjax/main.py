@@ -28,7 +28,7 @@ Trains the experiment in FILE. Run again, it resumes from its last checkpoint or
   --allow_change=a.b      resume although this option has changed (repeatable)
   --help                  this text
 
-In DIR: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, evaluation/, log.txt.
+In DIR: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, evaluation/, log
 Exit codes: 0 the last step was reached, 2 a mistake that you can mend, 1 a bug,
 130 and 143 stopped by Ctrl-C or SIGTERM with a checkpoint: run it again to go on.
 """

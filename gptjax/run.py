@@ -156,7 +156,7 @@ def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, ste
     if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
         raise UserError(
             f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
-            f"{workdir.tokenizer}, or set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}"
+            f"{workdir.tokenizer}, or set data.tokenizer.name=saved and data.tokenizer.path={workdir.path}"
         )
 
 
