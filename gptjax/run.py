@@ -312,7 +312,8 @@ def check(cfg: ExperimentConfig) -> int:
     shares = accounting.shares(experiment.model, experiment.trained)
     for path, shape, names, count in accounting.parameter_table(experiment.model):
         dims = ", ".join(f"{name or '-'} {size}" for name, size in zip(names, shape, strict=True))
-        frozen = {0: ", frozen", 1: ""}.get(shares[path], f", {shares[path]:.0%} of it trained")
+        trained = shares[path]
+        frozen = "" if trained == 1 else f", {trained:.0%} of it trained" if trained else ", frozen"
         display.say(f"{path:36} {count:>14,}  {dims}{frozen}")
     for line in summary(experiment):
         display.say(line)
