@@ -28,7 +28,7 @@ from gptjax.train.records import Records
 from gptjax.train.signals import StopRequest
 from gptjax.train.state import TrainState, create_state, with_params
 from gptjax.train.step import group_norms
-from gptjax.train.warm_start import adopt
+from gptjax.train.warm_start import adopt, read_params
 from gptjax.train.watchdog import Watchdog
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import Metrics, Params, UserError, stream_key
@@ -155,9 +155,8 @@ def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, ste
     """Raises UserError where a checkpoint was trained with another tokenizer."""
     if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
         raise UserError(
-            f"the tokenizer is not the one that {workdir.path} was trained with, so that its tokens mean something "
-            f"else; set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}, and prepare "
-            f"text with it"
+            f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
+            f"{workdir.tokenizer}, or set data.tokenizer.name=saved and data.tokenizer.path={workdir.path}"
         )
 
 
@@ -278,7 +277,7 @@ def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelCon
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), model.param_shapes(model_cfg)
     )
-    return model_cfg, checkpoints.restore_params(step, abstract), tokenizer
+    return model_cfg, read_params(checkpoints, step, abstract), tokenizer
 
 
 @distributed.AsOne()
@@ -295,7 +294,7 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
     if cfg.checkpoint.init_from is not None:
         experiment = with_references(experiment, display)
-    results = evaluation.score_all(experiment, checkpoints.restore_params(step, experiment.abstract.params))
+    results = evaluation.score_all(experiment, read_params(checkpoints, step, experiment.abstract.params))
     display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
     if distributed.is_primary():
         folder = workdir.path / "evaluation" / f"step-{step}"
@@ -313,7 +312,8 @@ def check(cfg: ExperimentConfig) -> int:
     shares = accounting.shares(experiment.model, experiment.trained)
     for path, shape, names, count in accounting.parameter_table(experiment.model):
         dims = ", ".join(f"{name or '-'} {size}" for name, size in zip(names, shape, strict=True))
-        frozen = {0: ", frozen", 1: ""}.get(shares[path], f", {shares[path]:.0%} of it trained")
+        trained = shares[path]
+        frozen = "" if trained == 1 else f", {trained:.0%} of it trained" if trained else ", frozen"
         display.say(f"{path:36} {count:>14,}  {dims}{frozen}")
     for line in summary(experiment):
         display.say(line)

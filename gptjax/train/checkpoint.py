@@ -128,11 +128,6 @@ class Checkpoints:
         step_array = jax.device_put(jnp.asarray(step, jnp.int32), abstract.step.sharding)
         return TrainState(step_array, items.params, items.opt_state), items.data["cursor"]
 
-    def restore_params(self, step: int, abstract: Params) -> Params:
-        """Returns the parameters to evaluate, sample from or start with, laid out as `abstract` says."""
-        item = self._params_item(step)
-        return self._restore(step, **{item: ocp.args.StandardRestore(abstract)})[item]
-
     def param_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each parameter that `restore_params` would read, by path."""
         with self._reading(step):
@@ -140,8 +135,11 @@ class Checkpoints:
         leaves = jax.tree_util.tree_leaves_with_path(tree)
         return {path_of(path): tuple(leaf.shape) for path, leaf in leaves}
 
-    def restore_part(self, step: int, abstract: Params) -> Params:
-        """Returns a part of the parameters, that of `abstract`, whose shapes are those saved; the rest is not read."""
+    def restore_params(self, step: int, abstract: Params) -> Params:
+        """Returns the parameters to evaluate, sample from or start with, laid out as `abstract` says.
+
+        What it does not ask for is not read; the shapes must be those that were saved.
+        """
         folder = self._directory / str(step) / self._params_item(step)
         args = ocp.args.PyTreeRestore(
             abstract, restore_args=ocp.checkpoint_utils.construct_restore_args(abstract), partial_restore=True

@@ -1,7 +1,7 @@
 """The parameters of another run for a model that has more of them, or fewer: adapters and classifiers may differ."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
@@ -11,6 +11,8 @@ from gptjax.types import Params
 
 ADDED = r".*/lora_[ab]/.*|(classifiers|head)/.*"
 """What a model may have that the checkpoint lacks, or the other way round; by whole paths."""
+CLASSIFIERS = r"classifiers/.*"
+"""What a checkpoint may have beside what is asked of its model."""
 
 
 def adopt(
@@ -21,17 +23,8 @@ def adopt(
     What the checkpoint lacks comes from `init_params` (key -> all parameters); what the model lacks is not read. Raises
     UserError where anything but adapters, classifiers and heads differs.
     """
-    saved = checkpoints.param_shapes(step)
-    asked = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
-    absent, left_out = sorted(asked.keys() - saved.keys()), sorted(saved.keys() - asked.keys())
-    for paths, where in ((absent, "there"), (left_out, "in this model")):
-        if foreign := [path for path in paths if not re.fullmatch(ADDED, path)]:
-            checkpoints.refuse_other_model(step, f"there is no {foreign[0]} {where}")
-    for path in asked.keys() & saved.keys():
-        if (here := tuple(asked[path].shape)) != saved[path]:
-            checkpoints.refuse_other_model(step, f"{path} has the shape {saved[path]} there and {here} here")
-    shared = part_where(abstract, lambda path: path in saved)
-    params = put(abstract, checkpoints.restore_part(step, shared))
+    saved, absent, left_out = _compare(checkpoints, step, abstract, may_lack=ADDED, may_have=ADDED)
+    params = put(abstract, checkpoints.restore_params(step, part_where(abstract, lambda path: path in saved)))
     lines = []
     if absent:
         fresh = part_where(abstract, lambda path: path not in saved)
@@ -43,7 +36,32 @@ def adopt(
     return params, lines
 
 
+def read_params(checkpoints: Checkpoints, step: int, abstract: Params) -> Params:
+    """Returns the parameters of a checkpoint, laid out as `abstract` says, to use as they are.
+
+    Classifiers that are not asked for are not read. Raises UserError where anything else differs.
+    """
+    _compare(checkpoints, step, abstract, may_lack="", may_have=CLASSIFIERS)
+    return checkpoints.restore_params(step, abstract)
+
+
+def _compare(
+    checkpoints: Checkpoints, step: int, abstract: Params, *, may_lack: str, may_have: str
+) -> tuple[Mapping[str, tuple[int, ...]], list[str], list[str]]:
+    """Returns the shapes that were saved, what the checkpoint lacks of what is asked and what it has beside that."""
+    saved = checkpoints.param_shapes(step)
+    asked = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)}
+    absent, beside = sorted(asked.keys() - saved.keys()), sorted(saved.keys() - asked.keys())
+    for paths, allowed, where in ((absent, may_lack, "there"), (beside, may_have, "in this model")):
+        if foreign := [path for path in paths if not re.fullmatch(allowed, path)]:
+            checkpoints.refuse_other_model(step, f"there is no {foreign[0]} {where}")
+    for path in sorted(asked.keys() & saved.keys()):
+        if (here := tuple(asked[path].shape)) != saved[path]:
+            checkpoints.refuse_other_model(step, f"{path} has the shape {saved[path]} there and {here} here")
+    return saved, absent, beside
+
+
 def _in_words(paths: Sequence[str]) -> str:
-    """Names up to four parameters, and how many more there are."""
+    """Names up to four parameters, and of more the first three and how many there are."""
     shown = paths if len(paths) <= 4 else paths[:3]
     return ", ".join(shown) + (f" and {len(paths) - 3} more" if len(paths) > 4 else "")

@@ -1,4 +1,4 @@
-"""What every task in the table owes: masked targets are no matter, sums add up over rows, it is learned, and it says so.
+"""What every task in the table owes: masked targets do not matter, sums add up over rows, and it can be learned.
 
 Shapes: B batch, T position.
 """

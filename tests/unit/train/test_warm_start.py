@@ -7,7 +7,7 @@ import pytest
 
 from gptjax.train.checkpoint import Checkpoints
 from gptjax.train.state import TrainState
-from gptjax.train.warm_start import adopt
+from gptjax.train.warm_start import adopt, read_params
 from gptjax.types import UserError
 
 BODY = {"blocks": {"query": {"kernel": (2, 3)}, "norm": {"scale": (3,)}}}
@@ -62,3 +62,18 @@ def test_what_is_not_there_is_fresh_and_what_is_not_wanted_is_left_out(tmp_path)
 def test_another_body_is_another_model(tmp_path, wanted, reason):
     with pytest.raises(UserError, match=rf"/4 is of another model \(.*{reason}.*\); set model"):
         start(tmp_path, {**BODY, **SENTIMENT}, wanted)
+
+
+def test_to_use_a_model_other_classifiers_are_left_out_and_nothing_is_fresh(tmp_path):
+    start(tmp_path, {**BODY, **SENTIMENT}, BODY)
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    jax.tree.map(np.testing.assert_array_equal, read_params(checkpoints, 4, asked(BODY)), filled(BODY, 1.0))
+    entities = {"classifiers": {"entities": {"kernel": (3, 5)}}}
+    with pytest.raises(UserError, match="there is no classifiers/entities/kernel there"):
+        read_params(checkpoints, 4, asked({**BODY, **entities}))
+
+
+def test_adapters_are_part_of_what_a_model_computes(tmp_path):
+    start(tmp_path, {**BODY, "blocks": {**BODY["blocks"], "lora_a": {"kernel": (2, 1)}}}, BODY)
+    with pytest.raises(UserError, match="there is no blocks/lora_a/kernel in this model"):
+        read_params(Checkpoints(tmp_path, read_only=True), 4, asked(BODY))

@@ -1,0 +1,294 @@
+"""From files to segments: what a model reads, where a target stands, and what is said of an example that does not fit.
+
+Tokens are bytes, so that texts can be read off them.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from gptjax.data.tokenizer import ByteTokenizer
+from gptjax.registry import Choice
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
+from gptjax.types import UserError
+
+END = ByteTokenizer.eos_id
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Makes a task that learns from a file of this text and is scored on it."""
+
+    def make(name, file, content, /, **options):
+        path = tmp_path / file
+        path.write_text(content)
+        choice = Choice(name, {"train": str(path), "valid": str(path), **options})
+        return build_tasks({"it": choice}, Setting("", ByteTokenizer())).tasks["it"]
+
+    return make
+
+
+def only(task, seq_len=64, number=0):
+    """Returns the one segment of an example."""
+    (segment,) = task.segments(task.examples("train")[number], seq_len)
+    return segment
+
+
+def text_of(ids):
+    return bytes(int(i) for i in ids if i != END).decode()
+
+
+def counted(segment):
+    """Returns (text of what was read so far, target) at each counted position."""
+    places = np.flatnonzero(segment.loss_mask_T)
+    return [(text_of(segment.tokens_T[: place + 1]), int(segment.targets_T[place])) for place in places]
+
+
+# ---- classification
+
+COLUMNS = {"text": ("0",), "label": "1"}
+
+
+def test_a_label_is_read_at_the_end_of_its_text(task):
+    it = task("classification", "a.tsv", "fine\tgood\ndull\tbad\n", **COLUMNS, template="Review: {text}")
+    assert it.label_list == ["bad", "good"]
+    assert counted(only(it)) == [("Review: fine", 1)]
+    assert only(it).tokens_T[-1] == END
+
+
+def test_a_long_text_is_cut_and_keeps_its_end(task):
+    segment = only(task("classification", "a.tsv", "0123456789\tx\n", **COLUMNS), seq_len=6)
+    assert text_of(segment.tokens_T) == "01234"
+    assert segment.tokens_T[-1] == END
+
+
+def test_several_labels_are_an_array(task):
+    it = task("classification", "a.tsv", "both\tx,z\nnone\t\nmore\ty\n", **COLUMNS, separator=",")
+    assert it.label_list == ["x", "y", "z"]
+    assert only(it).labels["it.labels"][-1].tolist() == [1, 0, 1]
+    assert only(it, number=1).labels["it.labels"][-1].tolist() == [0, 0, 0]
+
+
+def test_labels_by_number_have_their_names_in_a_file(task, tmp_path):
+    (tmp_path / "names.txt").write_text("joy\nfear\nrage")
+    it = task("classification", "a.tsv", "b\t2\n", **COLUMNS, label_names=str(tmp_path / "names.txt"))
+    assert it.label_list == ["0", "1", "2"]
+
+
+def test_the_auxiliary_loss_weighs_each_text_alike(task):
+    """GPT-1's: as a mean over the tokens that have a next one."""
+    it = task("classification", "a.tsv", "abc\tx\n", **COLUMNS, lm_weight=0.5)
+    np.testing.assert_allclose(only(it).labels["it.next"], [1 / 3, 1 / 3, 1 / 3, 0])
+    assert it.unembeds
+
+
+def test_an_unknown_label_is_said_with_file_and_line(task):
+    it = task("classification", "a.tsv", "fine\tgood\nodd\tgodo\n", **COLUMNS, labels=("good", "bad"))
+    with pytest.raises(UserError, match=r"a\.tsv:2: the label 'godo' is unknown to tasks\.it; valid: good, bad; mend"):
+        it.training_rows(64)
+
+
+def test_only_the_first_examples(task):
+    it = task("classification", "a.tsv", "".join(f"t{i}\tx\n" for i in range(9)), **COLUMNS, train_examples=4)
+    assert (len(it.examples("train")), len(it.examples("valid")), len(it.examples("valid", 3))) == (4, 9, 3)
+
+
+# ---- spans
+
+NAMES = "Ann B-PER\nmet O\nBob B-PER\n\n"
+
+
+def test_words_stand_twice_and_tags_are_read_at_the_first_sub_word_of_the_second(task):
+    it = task("tagging", "a.conll", NAMES)
+    assert it.tags == ["O", "B-PER", "I-PER"]
+    first = " Ann met Bob\n"
+    assert counted(only(it)) == [(f"{first} ", 1), (f"{first} Ann ", 0), (f"{first} Ann met ", 1)]
+
+
+def test_once_and_at_the_last_sub_word(task):
+    it = task("tagging", "a.conll", NAMES, twice=False, sub_word="last", scheme="BIOES")
+    tags = [(text, it.tags[target]) for text, target in counted(only(it))]
+    assert tags == [(" Ann", "S-PER"), (" Ann met", "O"), (" Ann met Bob", "S-PER")]
+
+
+def test_words_that_do_not_fit_are_in_no_span(task):
+    it = task("tagging", "a.conll", NAMES, twice=False)
+    segment = only(it, seq_len=8)
+    assert segment.loss_mask_T.sum() == 2
+    outputs = np.log(np.full((2, 3), 1 / 3))
+    assert it.predict(it.examples("train")[0], [outputs + np.array([0, 1, 0])]).value[-1].end == 2
+    with pytest.raises(UserError, match=r"a\.conll:1: no word fits into model\.seq_len=0"):
+        only(it, seq_len=0)
+
+
+def test_the_predicate_stands_in_brackets(task):
+    roles = "0\tAnn\tX\t-\t-\t(ARG0*)\n1\tsaw\tX\tsee\tsee.01\t(V*)\n2\tBob\tX\t-\t-\t(ARG1*)\n\n"
+    it = task("roles", "a.conll", roles)
+    assert text_of(only(it).tokens_T) == " Ann [ saw ] Bob\n Ann [ saw ] Bob"
+    assert [it.tags[target] for _, target in counted(only(it))] == ["B-ARG0", "O", "B-ARG1"]
+
+
+def test_a_span_of_an_unknown_label_is_said_with_file_and_line(task):
+    it = task("tagging", "a.conll", NAMES.replace("Bob B-PER", "Bob B-PRE"), labels=("PER",))
+    with pytest.raises(UserError, match=r"a\.conll:3: the label of 'B-PRE' is unknown to tasks\.it; valid: O, B-PER"):
+        only(it)
+
+
+# ---- text to text
+
+PAIR = {"source": ("0",), "target": ("1",), "template": "en: {source}\nde:"}
+
+
+def test_the_answer_and_its_end_alone_are_targets(task):
+    segment = only(task("seq2seq", "a.tsv", "red\trot\n", **PAIR))
+    assert text_of(segment.tokens_T) == "en: red\nde: rot"
+    assert [target for _, target in counted(segment)] == [*b" rot", END]
+    assert counted(segment)[0][0] == "en: red\nde:"
+
+
+def test_a_long_source_is_cut_and_never_the_answer(task):
+    it = task("seq2seq", "a.tsv", "0123456789\trot\n", **PAIR, max_tokens=4)
+    assert text_of(only(it, seq_len=18).tokens_T) == "en: 012345\nde: rot"
+    assert text_of(it.prompt(it.examples("valid")[0], 14)) == "en: 01\nde:"
+    with pytest.raises(UserError, match=r"a\.tsv:1: the answer has 5 tokens, which leave no room for its prompt"):
+        only(it, seq_len=10)
+
+
+def test_translations_of_one_source_are_its_references(task):
+    it = task("seq2seq", "a.tsv", "hi\thallo\nbye\ttschau\nhi\tservus\n", **PAIR)
+    assert len(it.examples("train")) == 3
+    assert [(pair.source, pair.targets) for pair in it.examples("valid")] == [
+        ("hi", ["hallo", "servus"]),
+        ("bye", ["tschau"]),
+    ]
+
+
+# ---- candidates
+
+
+def jsonl(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_each_choice_follows_the_question(task):
+    it = task("multiple_choice", "a.jsonl", jsonl({"query": "1+1=", "choices": ["two", "four"], "gold": 0}))
+    segments = it.segments(it.examples("valid")[0], 64)
+    assert [text_of([s.tokens_T[0], *s.targets_T]) for s in segments] == ["1+1= two", "1+1= four"]
+    assert [int(s.loss_mask_T.sum()) for s in segments] == [4, 5]
+    assert not it.has_training
+
+
+def test_shots_stand_before_the_question_with_their_answers(task):
+    rows = [{"query": f"Q{i}", "choices": ["yes", "no"], "gold": i % 2, "subject": "ab"[i // 2]} for i in range(4)]
+    options = {
+        "shots": 1,
+        "letters": True,
+        "group": "subject",
+        "template": "{query}\n{choices}\n>",
+        "preamble": "{group}: ",
+    }
+    it = task("multiple_choice", "a.jsonl", jsonl(*rows), **options)
+    first, second = it.segments(it.examples("valid")[3], 99)
+    shown = "b: Q2\nA. yes\nB. no\n> A\n\nQ3\nA. yes\nB. no\n>"
+    assert text_of([first.tokens_T[0], *first.targets_T]) == f"{shown} A"
+    assert text_of([second.tokens_T[0], *second.targets_T]) == f"{shown} B"
+
+
+def test_of_a_context_that_is_too_long_the_end_is_kept(task):
+    it = task("multiple_choice", "a.jsonl", jsonl({"query": "0123456789", "choices": ["ab"], "gold": 0}))
+    (segment,) = it.segments(it.examples("valid")[0], 7)
+    assert text_of([segment.tokens_T[0], *segment.targets_T]) == "56789 ab"
+
+
+def test_a_gold_number_beyond_the_choices_is_said(task):
+    it = task("multiple_choice", "a.jsonl", jsonl({"query": "q", "choices": ["a", "b"], "gold": 2}))
+    with pytest.raises(UserError, match=r"a\.jsonl:1: gold='2' is none of its 2 candidates, from 0"):
+        it.gold(it.examples("valid")[0])
+
+
+def test_a_cloze_is_right_where_greedy_search_would_write_it(task):
+    rows = jsonl({"context": "the cat sat on the", "continuation": "mat"}, {"context": "a", "continuation": "b"})
+    it = task("multiple_choice", "a.jsonl", rows, query=("context",), choices=None, answer="")
+    examples = it.examples("valid")
+    right = it.predict(examples[0], [np.array([[-0.5, 1.0], [-0.5, 1.0]])])
+    wrong = it.predict(examples[1], [np.array([[-1.0, 1.0], [-2.0, 0.0]])])
+    (counts,) = it.counts(examples, [right, wrong])
+    assert counts.values() == pytest.approx({"accuracy": 0.5, "perplexity": np.exp(2.0)})
+
+
+# ---- conversations and preferences
+
+
+def test_answers_alone_are_learned_in_all_turns(task):
+    messages = [
+        {"role": role, "content": content}
+        for role, content in (("user", "hi"), ("assistant", "ho"), ("user", "who?"), ("assistant", "me"))
+    ]
+    it = task("chat", "a.jsonl", jsonl({"m": messages}), messages="m", template="plain")
+    segment = only(it)
+    learned = text_of(segment.targets_T[segment.loss_mask_T > 0])
+    assert "ho" in learned
+    assert "me" in learned
+    assert "hi" not in learned
+    assert "who" not in learned
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"x": 1}, r"a\.jsonl:1: the field 'm' holds no messages"),
+        ({"m": []}, r"holds no messages"),
+        ({"m": [{"role": "user", "content": "hi"}]}, r"the last message is no assistant's"),
+    ],
+)
+def test_what_is_no_conversation_is_said(task, row, message):
+    it = task("chat", "a.jsonl", jsonl(row), messages="m", template="plain")
+    with pytest.raises(UserError, match=message):
+        it.training_rows(64)
+
+
+def test_a_conversation_that_does_not_fit_is_an_error_or_cut(task):
+    row = jsonl({"prompt": "hi", "response": "a long answer"})
+    with pytest.raises(UserError, match=r"a\.jsonl:1: the conversation has \d+ tokens and model\.seq_len is 24"):
+        only(task("chat", "a.jsonl", row, template="plain"), seq_len=24)
+    assert len(only(task("chat", "a.jsonl", row, template="plain", cut=True), seq_len=24).tokens_T) == 24
+
+
+def test_a_pair_has_to_fit_into_one_row(task):
+    row = jsonl({"prompt": "hi", "chosen": "yes", "rejected": "no"})
+    it = task("preference", "a.jsonl", row, template="plain", loss="simpo")
+    chosen, rejected = it.segments(it.examples("train")[0], 64)
+    assert "yes" in text_of(chosen.tokens_T)
+    assert "no" in text_of(rejected.tokens_T)
+    with pytest.raises(UserError, match=r"a\.jsonl:1: the pair has \d+ tokens, which have to fit into one row"):
+        it.training_rows(32)
+
+
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("classification", {"train": "no.tsv"}, "train='no.tsv' does not exist; give the file's path"),
+        ("classification", {"weight": -1.0}, "weight=-1.0 is not 0 or more"),
+        ("classification", {"template": "x"}, "template='x' has no {text}"),
+        ("tagging", {"scheme": "BILOU"}, "scheme='BILOU' is unknown; valid: BIO, IOB1, BIOES"),
+        ("tagging", {"sub_word": "any"}, "sub_word='any' is unknown; valid: first, last"),
+        ("seq2seq", {"measures": ("blue",)}, "measures holds 'blue'; valid: bleu, chrf, rouge, exact_match"),
+        ("multiple_choice", {"shots": 2}, "shots=2 are taken from train=None"),
+        ("preference", {"loss": "ppo"}, "loss='ppo' is unknown; valid: dpo, ipo, simpo, orpo"),
+        ("chat", {"measures": ("f1",)}, "measures holds 'f1'"),
+    ],
+)
+def test_options_that_do_not_fit_are_said(name, options, problem):
+    it = build_tasks({"it": Choice(name, options)}, Setting("")).tasks["it"]
+    assert any(found.startswith(problem) for found in it.problems()), it.problems()
+
+
+def test_a_task_without_files_says_which_option_to_set():
+    it = build_tasks({"it": Choice("tagging")}, Setting("")).tasks["it"]
+    with pytest.raises(UserError, match=r"tasks\.it\.valid=None names no file of examples; give one"):
+        it.examples("valid")
