@@ -22,13 +22,13 @@ Trains the experiment in FILE. Run again, it resumes from its last checkpoint or
                           an experiment may have dials too: speedrun.py has --config.depth=N
   --workdir=DIR           where the run keeps everything (default: runs/<experiment>)
   --mode=train            train (default)
-         evaluate         score a checkpoint of DIR on the experiment's tasks; model and tokenizer are DIR's
+         evaluate         score a checkpoint of DIR on the experiment's tasks
          check            validate; print parameters, memory and the plan of batches
   --step=latest           which checkpoint is scored: latest, best or a number
   --allow_change=a.b      resume although this option has changed (repeatable)
   --help                  this text
 
-In the workdir: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, evaluation/, log.txt.
+In DIR: config.json, metrics.jsonl, TensorBoard events, checkpoints/, samples/, evaluation/, log.txt
 Exit codes: 0 the last step was reached, 2 a mistake that you can mend, 1 a bug,
 130 and 143 stopped by Ctrl-C or SIGTERM with a checkpoint: run it again to go on.
 """

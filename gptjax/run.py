@@ -155,9 +155,8 @@ def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, ste
     """Raises UserError where a checkpoint was trained with another tokenizer."""
     if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
         raise UserError(
-            f"the tokenizer is not the one that {workdir.path} was trained with, so that its tokens mean something "
-            f"else; set --config.data.tokenizer.name=saved --config.data.tokenizer.path={workdir.path}, and prepare "
-            f"text with it"
+            f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
+            f"{workdir.tokenizer}, or set data.tokenizer.name=saved and data.tokenizer.path={workdir.path}"
         )
 
 
@@ -313,7 +312,8 @@ def check(cfg: ExperimentConfig) -> int:
     shares = accounting.shares(experiment.model, experiment.trained)
     for path, shape, names, count in accounting.parameter_table(experiment.model):
         dims = ", ".join(f"{name or '-'} {size}" for name, size in zip(names, shape, strict=True))
-        frozen = {0: ", frozen", 1: ""}.get(shares[path], f", {shares[path]:.0%} of it trained")
+        trained = shares[path]
+        frozen = "" if trained == 1 else f", {trained:.0%} of it trained" if trained else ", frozen"
         display.say(f"{path:36} {count:>14,}  {dims}{frozen}")
     for line in summary(experiment):
         display.say(line)

@@ -39,7 +39,12 @@ def spelling_of(library: tokenizers.Tokenizer) -> Callable[[str], bytes] | None:
     steps = _steps(library)
     if [step["type"] for step in steps] == ["ByteLevel"]:
         byte_of = byte_of_letter()
-        return lambda token: bytes(byte_of[letter] for letter in token)
+
+        def letters(token: str) -> bytes:
+            # Fillers of a vocabulary, such as <dummy 7>, are no letters; to the library they are text.
+            return bytes(map(byte_of.__getitem__, token)) if byte_of.keys() >= set(token) else token.encode()
+
+        return letters
     if {"type": "ByteFallback"} not in steps:
         return None
     mark = " "

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from gptjax.interop.blueprint import Blueprint, by_path, write_config
 from gptjax.interop.folder import new_folder
 from gptjax.interop.library import library_json
 from gptjax.interop.tensors import Tensor
-from gptjax.model import lora
+from gptjax.model import accounting, lora
 from gptjax.model.config import ModelConfig
 from gptjax.types import Params, UserError
 
@@ -47,12 +47,13 @@ def export_huggingface(
         _write_json(folder / huggingface.CONFIG, {**fields, **ends, "dtype": dtype, "torch_dtype": dtype})
         _write_json(folder / huggingface.GENERATION, {name: i for name, i in ends.items() if i is not None})
         _write_tokenizer(folder, tokenizer, cfg.seq_len)
-        _write_weights(folder, blueprint, params, DTYPES[dtype], shard_size, console)
+        with console.progress(f"exporting to {path}", 4 * accounting.num_params(blueprint.cfg)) as advance:
+            _write_weights(folder, blueprint, params, DTYPES[dtype], shard_size, advance)
     return blueprint.model_type
 
 
 def _write_weights(
-    folder: Path, blueprint: Blueprint, params: Params, dtype: str, shard_size: int, console: Console
+    folder: Path, blueprint: Blueprint, params: Params, dtype: str, shard_size: int, advance: Callable[[int], object]
 ) -> None:
     rows = {name: (tensor, layer) for name, tensor, layer in blueprint.named()}
     shapes = {name: tensor.shape(blueprint.cfg) for name, (tensor, _) in rows.items()}
@@ -65,17 +66,17 @@ def _write_weights(
         weight_map = {name: file for file, names in zip(files, shards, strict=True) for name in names}
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         _write_json(folder / huggingface.INDEX, index)
-    with console.progress(f"exporting to {folder.parent}", sum(sizes.values())) as advance:
 
-        def tensors(names: Sequence[str]) -> Iterator[np.ndarray]:
-            for name in names:
-                tensor, layer = rows[name]
-                held = {path: _part(blueprint.cfg, flat[path], tensor, layer) for path in tensor.paths if path in flat}
-                yield tensor.pack(blueprint.cfg, held)
-                advance(sizes[name])
+    def tensors(names: Sequence[str]) -> Iterator[np.ndarray]:
+        for name in names:
+            tensor, layer = rows[name]
+            held = {path: _part(blueprint.cfg, flat[path], tensor, layer) for path in tensor.paths if path in flat}
+            packed = tensor.pack(blueprint.cfg, held)
+            yield packed
+            advance(packed.nbytes)
 
-        for file, names in zip(files, shards, strict=True):
-            safetensors.write(folder / file, {name: shapes[name] for name in names}, dtype, tensors(names))
+    for file, names in zip(files, shards, strict=True):
+        safetensors.write(folder / file, {name: shapes[name] for name in names}, dtype, tensors(names))
 
 
 def _part(cfg: ModelConfig, param: Any, tensor: Tensor, layer: int | None) -> np.ndarray:

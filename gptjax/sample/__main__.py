@@ -25,9 +25,8 @@ Continues each prompt with the model of DIR, or answers it with --chat.
 
   --workdir=DIR             what was trained or converted, such as runs/small
   --prompt=TEXT             what to continue (repeatable); - is standard input, none starts afresh
-  --chat[=TEMPLATE]         each prompt is a user's message, of which the answer alone is printed; without
-                            prompts it talks with you, a line a message, until Ctrl-D. It is written in
-                            the tokenizer's own template, or in chatml, alpaca, plain or one in Jinja
+  --chat[=TEMPLATE]         prompts are a user's messages, and answers alone are printed; without any it
+                            talks with you until Ctrl-D. TEMPLATE: chatml, alpaca, plain or Jinja's text
   --system=TEXT             what a chat begins with, instead of what the template says
   --max_tokens=256          at most so many new tokens
   --stop=TEXT               ends the continuation before this text (repeatable)

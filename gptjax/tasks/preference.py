@@ -34,13 +34,13 @@ def dpo(logp: Array, reference: Array, length: Array, beta: float, margin: float
 
 
 def ipo(logp: Array, reference: Array, length: Array, beta: float, margin: float) -> Array:
-    """Squared distance of the gain a token from 1 / (2 beta) (arXiv 2310.12036; means over tokens as TRL takes them)."""
+    """Squared distance of the gain a token from 1 / (2 beta) (arXiv 2310.12036, over means as in TRL)."""
     gain = (logp - reference) / length
     return jnp.square(gain[0] - gain[1] - 1 / (2 * beta))
 
 
 def simpo(logp: Array, reference: Array, length: Array, beta: float, margin: float) -> Array:
-    """-log sigmoid(beta x the difference of the log-probabilities a token - margin), no reference (arXiv 2405.14734)."""
+    """-log sigmoid(beta x the difference of log-probabilities a token - margin), no reference (arXiv 2405.14734)."""
     mean = logp / length
     return -jax.nn.log_sigmoid(beta * (mean[0] - mean[1]) - margin)
 

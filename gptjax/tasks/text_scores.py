@@ -72,9 +72,8 @@ def sentences(text: str) -> list[str]:
 
     Needs no trained splitter, whose data would have to be fetched. "e.g. this" stays whole; "Dr. Who" does not.
     """
-    return [
-        part for part in re.split(r"\s*\n\s*|(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[^a-zß-ÿ\s])", text.strip()) if part
-    ]
+    ends = r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[^a-zß-ÿ\s])"
+    return [part for line in text.split("\n") for part in re.split(ends, line.strip()) if part]
 
 
 def exact_match(references: References, predicted: Sequence[str]) -> Counts:

@@ -29,7 +29,7 @@ def test_packed_files_are_read_and_written_plain(tmp_path):
 text = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(texts=st.lists(text, max_size=5))
 def test_what_is_written_is_read(tmp_path_factory, texts):
     file = tmp_path_factory.mktemp("lines") / "x.txt"

@@ -118,7 +118,7 @@ spans = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(drawn=spans)
 def test_roles_survive_their_brackets(tmp_path_factory, drawn):
     """Any spans that do not overlap, beside the verb or over it."""

@@ -210,7 +210,7 @@ anything = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
 @pytest.mark.parametrize("name", ["x.tsv", "x.csv", "x.jsonl"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(rows=st.lists(st.tuples(anything, anything, anything), min_size=1, max_size=4), guess=anything)
 def test_any_text_survives_writing_but_for_what_ends_a_line(tmp_path_factory, name, rows, guess):
     """In .jsonl all of it; in .csv, line ends become one kind, and NUL a space; in .tsv, these and tabs do."""

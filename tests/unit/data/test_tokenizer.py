@@ -177,3 +177,11 @@ def test_what_goes_on_gets_nothing_in_front(name):
     tokenizer = BPETokenizer(library)
     assert (tokenizer.encode("a").tolist() == [0]) is (name == "nothing")
     assert tokenizer.encode("a", continued=True).tolist() == [0]
+
+
+def test_fillers_of_a_vocabulary_are_text():
+    """A byte-level token with a letter that stands for no byte is what the library decodes it to."""
+    library = tokenizers.Tokenizer(tokenizers.models.BPE({"Ġa": 0, "<dummy 7>": 1}, []))
+    library.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer = BPETokenizer(library)
+    assert tokenizer.decode([0, 1]) == library.decode([0, 1]) == " a<dummy 7>"

@@ -82,6 +82,8 @@ def test_roles_by_hand_as_the_conll_2005_scorer_counts_them():
     assert (found["f1/ARG0"], found["f1/ARG2"], found["f1/ARGM-DIR"], found["f1/R-ARG0"]) == (1, 0, 0, 1)
     assert not {name for name in found if "V" in name or "C-" in name}
     assert roles(GOLD_ROLES, GOLD_ROLES).values()["perfect"] == 1
+    more = [[*spans, Span(8, 9, "ARGM-NEG")] for spans in GOLD_ROLES]
+    assert roles(GOLD_ROLES, more).values()["perfect"] == roles(more, GOLD_ROLES).values()["perfect"] == 0
 
 
 @pytest.mark.parametrize(

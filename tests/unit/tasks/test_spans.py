@@ -77,6 +77,12 @@ def test_broken_bio_is_read_as_conlleval_does_or_strictly(tags, lenient, strict)
     assert read_spans(tags.split(), "BIO") == strict
 
 
+def test_in_bioes_an_end_ends():
+    tags = ["B-LOC", "E-LOC", "I-LOC", "S-LOC", "E-LOC"]
+    assert [span[:2] for span in read_spans(tags)] == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert [span[:2] for span in read_spans(tags, "BIOES")] == [(0, 2), (3, 4)]
+
+
 @settings(deadline=None)
 @given(tags=st.lists(st.sampled_from(tags_of("xy", "BIOES")), min_size=1, max_size=9))
 def test_any_tags_are_read_as_seqeval_reads_them(seqeval, tags):
