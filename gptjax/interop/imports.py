@@ -13,10 +13,11 @@ from gptjax import config, model
 from gptjax.config import ExperimentConfig
 from gptjax.data.config import DataConfig
 from gptjax.data.console import Console
+from gptjax.data.tokenizer import Tokenizer
 from gptjax.interop.blueprint import Blueprint, by_path, read_config
 from gptjax.interop.folder import new_folder
 from gptjax.interop.pretrained import Pretrained
-from gptjax.model.config import DTYPES
+from gptjax.model.config import DTYPES, ModelConfig
 from gptjax.registry import Choice
 from gptjax.sharding import Layout, MeshConfig, make_mesh, shardings
 from gptjax.train.checkpoint import Checkpoints
@@ -41,15 +42,26 @@ def import_pretrained(pretrained: Pretrained, path: Path, console: Console, *, d
                 f"{pretrained.source}: its tokenizer has {tokenizer.vocab_size:,} tokens and the model "
                 f"{cfg.vocab_size:,}; take the tokenizer that it was trained with"
             )
-        workdir = Workdir(partial)
-        tokenizer.save(workdir.tokenizer)
-        own_tokenizer = Choice("saved", {"path": str(Workdir(path.absolute()).tokenizer)})
-        plain = config.to_plain(ExperimentConfig(model=cfg, data=DataConfig(tokenizer=own_tokenizer)))
-        meta = {"config": plain, "tokenizer": tokenizer.fingerprint, "imported_from": pretrained.source}
-        with Checkpoints(workdir.checkpoints) as checkpoints:
-            checkpoints.save_params(params, meta)
-        workdir.write_config(plain)
+        _fill(partial, path, cfg, params, tokenizer, pretrained.source)
     return model.num_params(cfg)
+
+
+def write_model(path: Path, cfg: ModelConfig, params: Params, tokenizer: Tokenizer, source: str) -> None:
+    """Writes a workdir that holds a model at step 0; raises UserError where something stands at the path."""
+    with new_folder(path) as partial:
+        _fill(partial, path, cfg, params, tokenizer, source)
+
+
+def _fill(partial: Path, path: Path, cfg: ModelConfig, params: Params, tokenizer: Tokenizer, source: str) -> None:
+    """Makes a folder, which will stand at a path, such a workdir."""
+    workdir = Workdir(partial)
+    tokenizer.save(workdir.tokenizer)
+    own_tokenizer = Choice("saved", {"path": str(Workdir(path.absolute()).tokenizer)})
+    plain = config.to_plain(ExperimentConfig(model=cfg, data=DataConfig(tokenizer=own_tokenizer)))
+    meta = {"config": plain, "tokenizer": tokenizer.fingerprint, "imported_from": source}
+    with Checkpoints(workdir.checkpoints) as checkpoints:
+        checkpoints.save_params(params, meta)
+    workdir.write_config(plain)
 
 
 def load(blueprint: Blueprint, pretrained: Pretrained, console: Console) -> Params:

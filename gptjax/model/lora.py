@@ -24,6 +24,13 @@ def split(params: Params) -> tuple[Params, Params]:
     return base, {**adapters, **{name: params[name] for name in ADAPTER if name in params}}
 
 
+def join(base: Params, adapters: Params) -> Params:
+    """Returns the parameters with the adapters at their places."""
+    if not isinstance(adapters, Mapping):
+        return adapters
+    return {**base, **{name: join(base.get(name, {}), below) for name, below in adapters.items()}}
+
+
 def merge(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     """Returns the model without adapters whose weights are W + (alpha / rank) A B: the same function, to rounding."""
     base, adapters = split(params)
@@ -33,18 +40,17 @@ def merge(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
 
 def unmerge(cfg: ModelConfig, merged: Params, adapters: Params) -> Params:
     """Returns the parameters of a model with adapters, whose config `cfg` is, from merged weights and the adapters."""
-    return _change(merged, adapters, lambda kernel, delta: kernel - delta, cfg.lora, keep=True)
+    return join(_change(merged, adapters, lambda kernel, delta: kernel - delta, cfg.lora), adapters)
 
 
-def _change(base: Params, adapters: Params, function: Callable, lora: LoRAConfig, *, keep: bool = False) -> Params:
+def _change(base: Params, adapters: Params, function: Callable, lora: LoRAConfig) -> Params:
     if "lora_a" in adapters:
         delta = (lora.alpha / lora.rank) * _product(
             base["kernel"].shape, *(adapters[name]["kernel"] for name in ADAPTER)
         )
-        changed = {**base, "kernel": function(base["kernel"], delta.astype(base["kernel"].dtype))}
-        return {**changed, **adapters} if keep else changed
+        return {**base, "kernel": function(base["kernel"], delta.astype(base["kernel"].dtype))}
     return {
-        name: _change(value, adapters[name], function, lora, keep=keep) if name in adapters else value
+        name: _change(value, adapters[name], function, lora) if name in adapters else value
         for name, value in base.items()
     }
 
