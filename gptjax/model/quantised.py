@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from gptjax.types import Array, UserError
 
-STORED = {"int8": jnp.int8, "int4": jnp.int4, "nf4": jnp.uint4}
-"""What values are kept as; those of nf4 number the quantiles of a normal distribution."""
+STORED = {"int8": jnp.int8, "int4": jnp.int4, "nf4": jnp.int4}
+"""What values are kept as; those of nf4 number the quantiles of a normal distribution, from -8 on."""
 _GROUP = 64
 
 
@@ -23,18 +23,26 @@ def scale_shape(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
 def quantise(kernel: Array, kind: str, dim: int) -> dict[str, Array]:
     """Returns values and float32 scales, under the names by which a projection has them."""
     others = [other for other in range(kernel.ndim) if other != dim]
-    qtype = kind if kind == "nf4" else STORED[kind]
     groups = {dim: math.gcd(kernel.shape[dim], _GROUP)}
-    found = _library().quantize(kernel, qtype, channelwise_axes=others, tiled_axes=groups, scale_dtype=jnp.float32)
-    return {"kernel": found.qvalue, "scale": found.scale}
+    found = _library().quantize(
+        kernel, _qtype(kind), channelwise_axes=others, tiled_axes=groups, scale_dtype=jnp.float32
+    )
+    values = found.qvalue.astype(jnp.int8) - (8 if kind == "nf4" else 0)  # checkpoints know no uint4
+    return {"kernel": values.astype(STORED[kind]), "scale": found.scale}
 
 
 def dequantise(values: Array, scale: Array, kind: str) -> Array:
     """Returns the kernel that values and scales stand for, in the dtype of the scales."""
     qwix = _library()
-    # What was gathered by hand came in the compute dtype, which holds these numbers exactly.
-    stored = qwix.QArray(values.astype(STORED[kind]), scale, qtype=kind if kind == "nf4" else STORED[kind])
-    return qwix.dequantize(stored)
+    values = values.astype(jnp.int8)  # from int4, or from the compute dtype, in which kernels are gathered by hand
+    if kind == "nf4":
+        values = (values + 8).astype(jnp.uint4)
+    return qwix.dequantize(qwix.QArray(values, scale, qtype=_qtype(kind)))
+
+
+def _qtype(kind: str):
+    """Returns qwix's name for it."""
+    return kind if kind == "nf4" else STORED[kind]
 
 
 def unpacked(function, kind: str, *, in_loop: bool):
