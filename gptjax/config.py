@@ -114,7 +114,7 @@ def _writable(cfg: Any) -> dict[str, Any]:
             result[name] = _writable(value)
         elif isinstance(value, Choice):
             result[name] = _writable_choice(field.metadata["table"], value)
-        elif hint == Choices:
+        elif hint is Choices:
             result[name] = {key: _writable_choice(field.metadata["table"], choice) for key, choice in value.items()}
         else:
             result[name] = _placeholder(value, hint)
@@ -159,7 +159,7 @@ def _read(schema: Any, values: Mapping[str, Any], prefix: str, problems: list[st
         value, path = values[name], f"{prefix}{name}"
         if hint is Choice:
             read[name] = _read_choice(field.metadata["table"], value, path, problems)
-        elif hint == Choices:
+        elif hint is Choices:
             read[name] = _read_choices(field.metadata["table"], value, path, problems)
         elif dataclasses.is_dataclass(hint):
             read[name] = _read(hint, value, f"{path}.", problems)
@@ -189,7 +189,7 @@ def _read_choices(table: str, value: Any, path: str, problems: list[str]) -> Any
     for key in read:
         if not re.fullmatch(r"\w+", key):
             problems.append(f"{path}: the name {key!r} is not made of letters, digits and _; choose another")
-    return {key: choice for key, choice in read.items() if choice is not _BAD}
+    return Choices({key: choice for key, choice in read.items() if choice is not _BAD})
 
 
 def _read_choice(table: str, value: Any, path: str, problems: list[str]) -> Any:

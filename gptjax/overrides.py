@@ -65,7 +65,7 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
                 raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} holds no groups")
             _override_choice(node, name, field.metadata["table"], leaf, path, text)
             return
-        if hint == Choices and depth == len(parents) - 2:
+        if hint is Choices and depth == len(parents) - 2:
             choices, chosen = node[name], parents[-1]
             if chosen not in choices:
                 raise UserError(f"there is no --config.{path}; {registry.did_you_mean(chosen, choices)}")
@@ -75,7 +75,7 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
             raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} is a value")
         schema, node = hint, node[name]
     _, hint = _known(schema, leaf, path, ".".join(parents))
-    if hint == Choices:
+    if hint is Choices:
         some = f"--config.{path}.{next(iter(node[leaf]))}.name"
         raise UserError(f"--config.{path} holds choices; set an option of one, such as {some}")
     if hint is Choice:

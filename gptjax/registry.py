@@ -34,13 +34,16 @@ def choice_field(table: str, name: str, **kwargs: Any) -> Any:
     return dataclasses.field(default=Choice(name, kwargs), metadata={"table": table})
 
 
-Choices = Mapping[str, Choice]
-"""Several choices out of one table, each under a name that an experiment gives it."""
+class Choices(dict[str, Choice]):
+    """Several choices out of one table, each under a name that an experiment gives it; never changed once made."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
 
 
 def choices_field(table: str, **choices: Choice) -> Any:
     """Declares a dataclass field that holds Choices from `table`; a file replaces all of them, flags change one."""
-    return dataclasses.field(default_factory=lambda: dict(choices), metadata={"table": table})
+    return dataclasses.field(default_factory=lambda: Choices(choices), metadata={"table": table})
 
 
 def load(reference: str) -> Any:

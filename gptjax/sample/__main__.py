@@ -25,8 +25,8 @@ Continues each prompt with the model of DIR, or answers it with --chat.
 
   --workdir=DIR             what was trained or converted, such as runs/small
   --prompt=TEXT             what to continue (repeatable); - is standard input, none starts afresh
-  --chat[=TEMPLATE]         prompts are a user's messages, and answers alone are printed; without any it
-                            talks with you until Ctrl-D. TEMPLATE: chatml, alpaca, plain or Jinja's text
+  --chat[=TEMPLATE]         prompts are a user's messages; answers alone are printed. Without any it
+                            talks until Ctrl-D. TEMPLATE: chatml, alpaca, plain or Jinja's text
   --system=TEXT             what a chat begins with, instead of what the template says
   --max_tokens=256          at most so many new tokens
   --stop=TEXT               ends the continuation before this text (repeatable)

@@ -17,7 +17,10 @@ from tests import pretrained
 from tests.integration.command_line import ROOT
 from tests.integration.test_bad_input import assert_plain_mistake
 
-FEW = ("--config.optim.num_steps=2", "--config.optim.warmup_steps=1", "--config.data.batch_size=8")
+FEW = (
+    *("--config.optim.num_steps=2", "--config.optim.warmup_steps=1", "--config.data.batch_size=8"),
+    *("--config.evaluation.num_windows=4", "--config.sample.prompts="),
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +45,22 @@ def tuned(command_line, imported, text, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("tuned") / "run"
     arguments = (f"--config={imported}/config.json", f"--workdir={workdir}", f"--config.data.path={text}", *FEW)
     start = f"--config.checkpoint.init_from={imported}"
-    result = command_line.run("main", *arguments, start, "--config.evaluation.num_windows=4")
+    result = command_line.run("main", *arguments, start)
     assert result.returncode == 0, result.stderr
     assert f"of {imported}" in result.stdout
     return workdir
 
 
+@pytest.mark.slow
 def test_an_imported_model_is_sampled(command_line, imported):
     result = command_line.run("sample", f"--workdir={imported}", "--prompt=the cat", "--max_tokens=8")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("the cat")
 
 
-def test_what_was_trained_leaves_as_the_model_came(command_line, folder, tuned, tmp_path):
+def test_what_was_trained_leaves_as_the_model_came(entry_point, folder, tuned, tmp_path):
     """Of the same family and tensors, with other values."""
-    result = command_line.run("convert", f"--from={tuned}", f"--to={tmp_path}/out", "--step=2")
+    result = entry_point("convert", f"--from={tuned}", f"--to={tmp_path}/out", "--step=2")
     assert (result.returncode, result.stderr) == (0, "")
     said = f"exported to {tmp_path}/out, as a model of the llama family; transformers loads it"
     assert result.stdout.splitlines()[-1] == said
@@ -71,7 +75,7 @@ def test_what_was_trained_leaves_as_the_model_came(command_line, folder, tuned, 
 @pytest.mark.slow
 def test_an_imported_model_is_scored(command_line, imported, text):
     arguments = (f"--config={imported}/config.json", f"--workdir={imported}", f"--config.data.path={text}", *FEW)
-    result = command_line.run("main", "--mode=evaluate", *arguments, "--config.evaluation.num_windows=4")
+    result = command_line.run("main", "--mode=evaluate", *arguments)
     assert result.returncode == 0, result.stderr
     assert f"step 0 of {imported}" in result.stdout
 

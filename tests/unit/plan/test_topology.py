@@ -1,5 +1,6 @@
 """Names of fleets, and the devices that they stand for."""
 
+import jax
 import pytest
 
 from gptjax.chips import CHIPS
@@ -25,6 +26,7 @@ from tests.unit.plan.compilers import needs_gpu_compiler, needs_tpu_compiler
     ],
 )
 def test_a_wrong_name_says_what_is_right(name, slices, words):
+    assert jax.device_count() == 8  # which starts jax, as the words say of one of them
     with pytest.raises(UserError, match=words):
         open_fleet(name, slices)
 
