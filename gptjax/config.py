@@ -268,6 +268,11 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
             f"model.lora.rank={cfg.model.lora.rank} adds adapters and optim.trained='all' trains the weights beside "
             f"them too; set optim.trained='adapters', or a pattern of your own"
         )
+    if cfg.model.lora.base != "float32" and cfg.checkpoint.init_from is None:
+        problems.append(
+            f"model.lora.base={cfg.model.lora.base!r} keeps the weights of a model that is there; set "
+            f"checkpoint.init_from=WORKDIR"
+        )
     if cfg.model.lora.rank == 0 and cfg.optim.trained == "adapters":
         problems.append("optim.trained='adapters' and model.lora.rank=0 adds none; set model.lora.rank=8")
     return problems

@@ -28,7 +28,7 @@ from gptjax.train.records import Records
 from gptjax.train.signals import StopRequest
 from gptjax.train.state import TrainState, create_state, with_params
 from gptjax.train.step import group_norms
-from gptjax.train.warm_start import adopt, read_params
+from gptjax.train.warm_start import read_params, start_from
 from gptjax.train.watchdog import Watchdog
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import Metrics, Params, UserError, stream_key
@@ -121,8 +121,7 @@ def adopted(experiment: Experiment, display: Display) -> Params:
     assert init_from is not None
     other, step = open_checkpoint(Workdir(init_from), "latest")
     refuse_foreign_tokenizer(experiment.tokenizer, other, step, Workdir(init_from))
-    key = stream_key(experiment.cfg.seed, "init", 0)
-    params, lines = adopt(other, step, experiment.abstract.params, experiment.init_params, key)
+    params, lines = start_from(experiment, other, step)
     for line in (f"parameters from step {step} of {init_from}", *lines):
         display.say(line)
     return params

@@ -10,6 +10,7 @@ from gptjax.registry import Choice, choice_field
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
 KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
+LORA_BASES = ("float32", "int8", "int4", "nf4")
 ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn", "yarn_by_index", "llama3")
 POSITIVE_OPTIONS = {
     "block": ("d_hidden",),
@@ -36,6 +37,8 @@ class LoRAConfig:
     """Regular expression that matches the whole path of each adapted projection: '.*/(query|value)' is the paper's."""
     dropout: float = 0.0
     """Dropout probability on what A reads."""
+    base: str = "float32"
+    """What the adapted kernels, which stay frozen, are kept as: float32, or by qwix int8, int4 or nf4 (QLoRA)."""
 
     def adapts(self, path: str) -> bool:
         """Returns whether the projection of this path has an adapter."""
@@ -54,6 +57,8 @@ class LoRAConfig:
             re.compile(self.targets)
         except re.error as error:
             problems.append(f"targets={self.targets!r} is no regular expression: {error}")
+        if self.base not in LORA_BASES:
+            problems.append(f"base={self.base!r} is unknown; valid: {', '.join(LORA_BASES)}")
         return problems
 
 

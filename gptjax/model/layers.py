@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from gptjax import manual
+from gptjax.model import quantised
 from gptjax.model.config import ModelConfig
 from gptjax.types import Array
 
@@ -71,15 +72,32 @@ class Projection(nn.Module):
         """Multiplies, then adds the adapter's part and the bias where there are any."""
         dims = x.shape[-self.num_inputs :]
         dtype = jnp.dtype(self.cfg.dtype)
-        initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(self.depth))
-        kernel = self.param("kernel", named(initializer, self.names), (*dims, *self.features))
-        y = _multiply(x, kernel, self.num_inputs, dtype)
-        if self.cfg.lora.adapts("/".join(self.path)):
+        adapted = self.cfg.lora.adapts("/".join(self.path))
+        if adapted and self.cfg.lora.base != "float32":
+            y = self._quantised(x, dims, dtype)
+        else:
+            initializer = nn.initializers.normal(self.cfg.hidden_std / math.sqrt(self.depth))
+            kernel = self.param("kernel", named(initializer, self.names), (*dims, *self.features))
+            y = _multiply(x, kernel, self.num_inputs, dtype)
+        if adapted:
             y = y + self._adapter(x, dims, dtype)
         if self.cfg.use_bias if self.use_bias is None else self.use_bias:
             bias = self.param("bias", named(nn.initializers.zeros, self.names[self.num_inputs :]), self.features)
             y = y + bias.astype(dtype)
         return y
+
+    def _quantised(self, x, dims, dtype):
+        """Returns x W from what is kept of W. It starts from a checkpoint: the values that stand here are zeros."""
+        kind, shape, dim = self.cfg.lora.base, (*dims, *self.features), self.num_inputs - 1
+        names = (*self.names[:dim], None, *self.names[dim + 1 :])
+
+        def zeros(key, shape):
+            return Named(jnp.zeros(shape, quantised.STORED[kind]), self.names)
+
+        values = self.param("kernel", zeros, shape)
+        scale = self.param("scale", named(nn.initializers.ones, names), quantised.scale_shape(shape, dim))
+        multiply = partial(_multiply, num_inputs=self.num_inputs, dtype=dtype)
+        return quantised.unpacked(multiply, kind, in_loop=self.cfg.scan_layers)(x, values, scale)
 
     def _adapter(self, x, dims, dtype):
         """Returns (alpha / rank) (x A) B: 0 at first, since B is; A starts with variance 1 / (3 inputs), as PEFT's."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
+from gptjax.model import quantised
 from gptjax.model.config import LoRAConfig, ModelConfig
 from gptjax.types import Array, Params
 
@@ -31,6 +32,17 @@ def join(base: Params, adapters: Params) -> Params:
     return {**base, **{name: join(base.get(name, {}), below) for name, below in adapters.items()}}
 
 
+def quantise(cfg: ModelConfig, params: Params) -> Params:
+    """Returns the parameters of a model with the adapted kernels kept as `cfg.lora.base` says."""
+    if not isinstance(params, Mapping):
+        return params
+    below = {name: quantise(cfg, value) for name, value in params.items()}
+    if "lora_a" not in params:
+        return below
+    dim = params["lora_a"]["kernel"].ndim - 2  # beside the rank, A has the inputs' dims
+    return {**below, **quantised.quantise(params["kernel"], cfg.lora.base, dim)}
+
+
 def merge(cfg: ModelConfig, params: Params) -> tuple[ModelConfig, Params]:
     """Returns the model without adapters whose weights are W + (alpha / rank) A B: the same function, to rounding."""
     base, adapters = split(params)
@@ -45,10 +57,13 @@ def unmerge(cfg: ModelConfig, merged: Params, adapters: Params) -> Params:
 
 def _change(base: Params, adapters: Params, function: Callable, lora: LoRAConfig) -> Params:
     if "lora_a" in adapters:
-        delta = (lora.alpha / lora.rank) * _product(
-            base["kernel"].shape, *(adapters[name]["kernel"] for name in ADAPTER)
-        )
-        return {**base, "kernel": function(base["kernel"], delta.astype(base["kernel"].dtype))}
+        a, b = (adapters[name]["kernel"] for name in ADAPTER)
+        others = {name: value for name, value in base.items() if name not in ("kernel", "scale")}
+        kernel = base["kernel"]
+        if "scale" in base:
+            kernel = quantised.dequantise(kernel, base["scale"], lora.base)
+        delta = (lora.alpha / lora.rank) * _product(kernel.shape, a, b)
+        return {**others, "kernel": function(kernel, delta.astype(kernel.dtype))}
     return {
         name: _change(value, adapters[name], function, lora) if name in adapters else value
         for name, value in base.items()

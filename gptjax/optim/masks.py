@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gptjax.optim.config import TRAINED, OptimConfig
@@ -79,7 +80,11 @@ def trained_part(cfg: OptimConfig, params: Params, names: Any) -> Params:
         below = cfg.top_layers is not None and re.fullmatch(BELOW_BLOCKS, path)
         return re.fullmatch(pattern, path) is not None and not below
 
-    def one(x, dims):
+    def one(key_path, x, dims):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise UserError(
+                f"optim.trained={cfg.trained!r} matches {path_of(key_path)!r}, kept as {x.dtype}: not trained"
+            )
         num_layers = x.shape[0] if dims[:1] == ("layers",) else None
         if num_layers is None or cfg.top_layers is None:
             return jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -90,7 +95,7 @@ def trained_part(cfg: OptimConfig, params: Params, names: Any) -> Params:
     part = part_where(params, wanted)
     if not part:
         raise UserError(f"optim.top_layers={cfg.top_layers} leaves nothing of optim.trained={cfg.trained!r} to train")
-    return jax.tree.map(one, part, leaves_of(names, part))
+    return jax.tree_util.tree_map_with_path(one, part, leaves_of(names, part))
 
 
 def part_where(tree: Mapping[str, Any], wanted: Callable[[str], bool], prefix: str = "") -> dict[str, Any]:

@@ -90,9 +90,14 @@ def make_train_step(
 
 
 def group_norms(tree: Params, depth: int = 2) -> dict[str, Array]:
-    """Returns the norm of each group of a parameter tree: those whose paths begin with the same `depth` names."""
+    """Returns the norm of each group of a parameter tree: those whose paths begin with the same `depth` names.
+
+    What is kept in few bits has no norm.
+    """
     groups: dict[str, list[Array]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            continue
         name = jax.tree_util.keystr(path[:depth], simple=True, separator="/")
         groups.setdefault(name, []).append(leaf)
     return {name: optax.tree.norm(leaves) for name, leaves in groups.items()}

@@ -1,11 +1,17 @@
 """The parameters of another run for a model that has more of them, or fewer: adapters and classifiers may differ."""
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
+from gptjax import model
+from gptjax.model import lora
+from gptjax.model.config import ModelConfig
 from gptjax.optim.masks import leaves_of, part_where, path_of, put
+from gptjax.sharding import Layout, shardings
 from gptjax.train.checkpoint import Checkpoints
 from gptjax.types import Params
 
@@ -13,6 +19,26 @@ ADDED = r".*/lora_[ab]/.*|(classifiers|head)/.*"
 """What a model may have that the checkpoint lacks, or the other way round; by whole paths."""
 CLASSIFIERS = r"classifiers/.*"
 """What a checkpoint may have beside what is asked of its model."""
+
+
+def start_from(
+    checkpoints: Checkpoints, step: int, cfg: ModelConfig, abstract: Params, layout: Layout, key: jax.Array
+) -> tuple[Params, list[str]]:
+    """Returns the parameters that a run of a model starts from, laid out as `abstract` says, and lines about them.
+
+    Where the model keeps kernels in few bits and the checkpoint has them whole, they come whole, and are then packed.
+    """
+    saved = checkpoints.param_shapes(step)
+    packed = any(f"{path.removesuffix('/scale')}/lora_a/kernel" in saved for path in saved if path.endswith("/scale"))
+    if cfg.lora.base == "float32" or packed:
+        return adopt(checkpoints, step, abstract, functools.partial(model.init_params, cfg), key)
+    whole = dataclasses.replace(cfg, lora=dataclasses.replace(cfg.lora, base="float32"))
+    shapes = model.param_shapes(whole)
+    where = shardings(layout, model.logical_axes(whole), shapes)
+    shapes = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, where)
+    params, lines = adopt(checkpoints, step, shapes, functools.partial(model.init_params, whole), key)
+    pack = jax.jit(functools.partial(lora.quantise, cfg), out_shardings=jax.tree.map(lambda x: x.sharding, abstract))
+    return pack(params), [*lines, f"adapted kernels are kept as {cfg.lora.base}"]
 
 
 def adopt(

@@ -80,6 +80,7 @@ WALLS = {
     "tensorboard": ("gptjax/train/writer.py",),
     "ml_collections": ("gptjax/config.py", "gptjax/overrides.py", "gptjax/experiment_file.py"),
     "matplotlib": ("gptjax/sweep/",),
+    "qwix": ("gptjax/model/quantised.py",),
     "sacrebleu": ("gptjax/tasks/text_scores.py",),
     "rouge_score": ("gptjax/tasks/text_scores.py",),
     "sklearn": (),

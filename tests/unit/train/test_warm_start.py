@@ -1,14 +1,21 @@
 """Starting from the parameters of a model that has other adapters or classifiers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gptjax import model
+from gptjax.model import lora
+from gptjax.model.config import LoRAConfig, ModelConfig
+from gptjax.sharding import Layout, MeshConfig, make_mesh, shardings
 from gptjax.train.checkpoint import Checkpoints
 from gptjax.train.state import TrainState
-from gptjax.train.warm_start import adopt, read_params
+from gptjax.train.warm_start import adopt, read_params, start_from
 from gptjax.types import UserError
+from tests.params import random_params
 
 BODY = {"blocks": {"query": {"kernel": (2, 3)}, "norm": {"scale": (3,)}}}
 SENTIMENT = {"classifiers": {"sentiment": {"kernel": (3, 2)}}}
@@ -77,3 +84,25 @@ def test_adapters_are_part_of_what_a_model_computes(tmp_path):
     start(tmp_path, {**BODY, "blocks": {**BODY["blocks"], "lora_a": {"kernel": (2, 1)}}}, BODY)
     with pytest.raises(UserError, match="there is no blocks/lora_a/kernel in this model"):
         read_params(Checkpoints(tmp_path, read_only=True), 4, asked(BODY))
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_kernels_come_whole_and_are_kept_in_few_bits(tmp_path, kind):
+    """On a mesh; and what was saved in few bits is taken as it is."""
+    pytest.importorskip("qwix", reason="qwix is not installed: pip install 'gptjax[qlora]'")
+    whole = ModelConfig(vocab_size=32, d_model=16, num_layers=2, num_heads=2, seq_len=8, lora=LoRAConfig(rank=2))
+    cfg = dataclasses.replace(whole, lora=dataclasses.replace(whole.lora, base=kind))
+    layout = Layout(make_mesh(MeshConfig()))
+    shapes = model.param_shapes(cfg)
+    where = shardings(layout, model.logical_axes(cfg), shapes)
+    abstract = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, where)
+    params, state = random_params(whole, 0.1), TrainState(jnp.zeros((), jnp.int32), {}, {"m": jnp.ones(1)})
+    expected = lora.quantise(cfg, params)
+    for name, saved in (("whole", params), ("packed", expected)):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            checkpoints.save(state._replace(params=saved), 4, 0, {}, None)
+        reader = Checkpoints(tmp_path / name, read_only=True)
+        found, lines = start_from(reader, 4, cfg, abstract, layout, jax.random.key(0))
+        assert lines == ([f"adapted kernels are kept as {kind}"] if name == "whole" else [])
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert jax.tree.map(lambda x: x.sharding, found) == where
