@@ -121,7 +121,8 @@ def adopted(experiment: Experiment, display: Display) -> Params:
     assert init_from is not None
     other, step = open_checkpoint(Workdir(init_from), "latest")
     refuse_foreign_tokenizer(experiment.tokenizer, other, step, Workdir(init_from))
-    params, lines = start_from(experiment, other, step)
+    key = stream_key(experiment.cfg.seed, "init", 0)
+    params, lines = start_from(other, step, experiment.model, experiment.abstract.params, experiment.layout, key)
     for line in (f"parameters from step {step} of {init_from}", *lines):
         display.say(line)
     return params

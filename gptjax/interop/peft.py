@@ -226,8 +226,10 @@ def _read_scaling(path: Path) -> Scaling:
             problems.append(f"{name}: {regexes[0]!r:.60} is a pattern; only names of modules are read")
     if problems:
         raise UserError.join(f"{path} cannot be read", [f"{path}: {problem}" for problem in problems])
-    by_root = bool(said.get("use_rslora"))
-    return Scaling(path, said["r"], said["lora_alpha"], *patterns, by_root, said["lora_dropout"])
+    ranks, alphas = patterns
+    return Scaling(
+        path, said["r"], said["lora_alpha"], ranks, alphas, bool(said.get("use_rslora")), said["lora_dropout"]
+    )
 
 
 def _split(
