@@ -4,7 +4,7 @@ Import:   see smollm2_adapted.py
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_multi30k.py
           (and --mode=evaluate --config.tasks.multi30k.num_beams=4 --config.evaluation.num_examples=None for all 1,014)
 Hardware: 2 CPU cores
-Expect:   experiments/LOG.md
+Expect:   not run here
 """
 
 from experiments import corpora, smollm2_adapted

@@ -3,7 +3,7 @@
 Import:   see smollm2_adapted.py
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_wnut17.py
 Hardware: 2 CPU cores
-Expect:   experiments/LOG.md
+Expect:   not run here
 """
 
 from experiments import corpora, smollm2_adapted

