@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gptjax import manual, registry, sharding
+from gptjax.model import lora
 from gptjax.model.attention import ATTENTIONS, Context
 from gptjax.model.cache import Cache, Memory
 from gptjax.model.config import ModelConfig
@@ -180,21 +181,14 @@ def _init(cfg: ModelConfig, key: Array) -> Params:
 def _boxes(cfg: ModelConfig) -> Params:
     """Returns the boxes with shapes in place of arrays; a config is traced once, since that takes a while."""
     boxes = jax.eval_shape(lambda: _init(cfg, jax.random.key(0)))
-    if cfg.lora.rank and not adapted(boxes):
+    if cfg.lora.rank and not lora.adapted(boxes):
         everywhere = dataclasses.replace(cfg, lora=dataclasses.replace(cfg.lora, targets=".*"))
-        valid = adapted(jax.eval_shape(lambda: _init(everywhere, jax.random.key(0))))
+        valid = lora.adapted(jax.eval_shape(lambda: _init(everywhere, jax.random.key(0))))
         raise UserError(
             f"model.lora.targets={cfg.lora.targets!r} matches no projection; "
             + (f"it must match a whole path: {', '.join(valid)}" if valid else "this model has none; set lora.rank=0")
         )
     return boxes
-
-
-def adapted(params: Params) -> list[str]:
-    """Returns the paths of the projections that have an adapter."""
-    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(params))
-    names = [[key.key for key in path if isinstance(key, jax.tree_util.DictKey)] for path in paths]
-    return ["/".join(path[:-2]) for path in names if path[-2:] == ["lora_a", "kernel"]]
 
 
 def init_params(cfg: ModelConfig, key: Array) -> Params:

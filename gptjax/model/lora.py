@@ -6,6 +6,7 @@ Shapes: N layers, I inputs, O outputs, R rank.
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 
 from gptjax.model import quantised
@@ -13,6 +14,13 @@ from gptjax.model.config import LoRAConfig, ModelConfig
 from gptjax.types import Array, Params
 
 ADAPTER = ("lora_a", "lora_b")
+
+
+def adapted(params: Params) -> list[str]:
+    """Returns the paths of the projections that have an adapter."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(params))
+    names = [[key.key for key in path if isinstance(key, jax.tree_util.DictKey)] for path in paths]
+    return ["/".join(path[:-2]) for path in names if path[-2:] == ["lora_a", "kernel"]]
 
 
 def split(params: Params) -> tuple[Params, Params]:

@@ -1,0 +1,71 @@
+"""Adapters on the command line: from a run to a run, and out of it in every format."""
+
+import numpy as np
+import pytest
+
+from gptjax import run
+from gptjax.model import lora
+from tests.integration.command_line import SHORT, rows
+
+LORA = ("--config.model.lora.rank=4", "--config.optim.trained=adapters", "--config.optim.peak_lr=0.003")
+
+
+@pytest.fixture(scope="module")
+def adapted(command_line, text, finished, tmp_path_factory):
+    """A run that adapts a finished one, and what it said."""
+    workdir = tmp_path_factory.mktemp("adapted") / "run"
+    start = f"--config.checkpoint.init_from={finished}"
+    return workdir, command_line.train(workdir, f"--config.data.path={text}", *SHORT, start, *LORA).stdout
+
+
+def test_a_run_adapts_the_model_of_another(adapted, finished):
+    """It begins as good as the other ended, learns, and leaves its weights as they were, to the bit."""
+    workdir, said = adapted
+    assert "trained   18,432 of them" in said
+    assert f"parameters from step 40 of {finished}" in said
+    assert "fresh, since it has none: blocks/attention/key/lora_a/kernel" in said
+    losses = [row["loss"] for row in rows(workdir)]
+    assert losses[0] == pytest.approx(rows(finished)[-1]["loss"], rel=0.2)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    _, before, _ = run.load_for_inference(str(finished))
+    _, after, _ = run.load_for_inference(str(workdir))
+    base, adapters = lora.split(after)
+    for path, x in dict_of(base).items():
+        np.testing.assert_array_equal(x, dict_of(before)[path], err_msg=path)
+    assert all(np.any(x != 0) for x in dict_of(adapters).values())
+
+
+def dict_of(tree, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {path: x for name, below in tree.items() for path, x in dict_of(below, f"{prefix}/{name}").items()}
+
+
+def test_it_leaves_merged_or_alone_and_comes_back(adapted, finished, entry_point, tmp_path):
+    workdir, _ = adapted
+    for source, target, *flags in (
+        (workdir, "merged", "--format=workdir"),
+        (workdir, "alone", "--format=peft"),
+        (tmp_path / "alone", "again", f"--base={finished}"),
+    ):
+        result = entry_point("convert", f"--from={source}", f"--to={tmp_path / target}", *flags)
+        assert result.returncode == 0, result.stderr
+    cfg, params, _ = run.load_for_inference(str(workdir))
+    expected = dict_of(lora.merge(cfg, params)[1])
+    for target in ("merged", "again"):
+        cfg, params, _ = run.load_for_inference(str(tmp_path / target))
+        assert (cfg.lora.rank > 0) == (target == "again")
+        for path, x in dict_of(lora.merge(cfg, params)[1]).items():
+            np.testing.assert_allclose(x, expected[path], atol=1e-6, err_msg=path)
+
+
+def test_mistakes_are_said(adapted, finished, entry_point, tmp_path):
+    workdir, _ = adapted
+    for flags, words in (
+        ((f"--from={finished}", "--format=peft"), "has no adapters"),
+        ((f"--from={workdir}", f"--base={finished}"), "--base belongs to an import"),
+        ((f"--from={tmp_path}", f"--base={finished}"), "adapter_config.json cannot be read"),
+    ):
+        result = entry_point("convert", *flags, f"--to={tmp_path}/out")
+        assert result.returncode == 2
+        assert words in result.stderr
