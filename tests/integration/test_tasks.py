@@ -18,7 +18,7 @@ def get_config():
         }},
     }}
     config.model.update(num_layers=1, num_heads=2, d_model=16, seq_len=32)
-    config.data.batch_size = 4
+    config.data.batch_size = 8
     config.optim.update(num_steps=40, warmup_steps=0, peak_lr=1e-9)
     config.evaluation.update(every=5, metric="mood/accuracy", patience=2)
     config.sample.prompts = ()
