@@ -138,8 +138,9 @@ def test_the_mesh_changes_rounding_only(name):
     expected, _ = steps(jax.jit(step), lambda tree, _: tree)
     updates, state = steps(jax.jit(step, out_shardings=(where.params, where.opt_state)), jax.device_put)
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == where.opt_state
-    # Of steps around 1; eigenvectors make more of rounding than sums do.
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=0.005), updates, expected)
+    # Eigenvectors make more of rounding than sums do, most of all where a second moment is nearly 0: few elements.
+    for x, y in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(x - y) < 1e-3 * np.linalg.norm(y)
 
 
 @optimizers

@@ -104,7 +104,10 @@ CASES = {
         for loss, beta in (("dpo", 0.1), ("ipo", 0.1), ("simpo", 2.0), ("orpo", 0.1))
     },
 }
-cases = pytest.mark.parametrize("case", CASES)
+cases = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.slow] * ("," in case and case != "preference, dpo")) for case in CASES],
+)
 QUICK = ("classification", "seq2seq")
 """Those that are learned in the default suite; the others take as long each."""
 learned = pytest.mark.parametrize(
