@@ -110,15 +110,14 @@ def bring_adapters(args: argparse.Namespace, target: Path, console: "Console") -
 def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
     """Writes what a workdir holds for others, and says what."""
     from gptjax import run
-    from gptjax.interop import exports, imports, peft
-    from gptjax.model import lora
+    from gptjax.interop import exports, peft
 
     cfg, params, tokenizer = run.load_for_inference(args.source, args.step or "latest")
     if args.format == "peft":
         count = peft.export_adapters(cfg, params, target)
         return f"exported {count:,} parameters of adapters to {target}; PEFT loads it beside their base model"
     if args.format == "workdir":
-        imports.write_model(target, *lora.merge(cfg, params), tokenizer, args.source)
+        exports.export_merged(cfg, params, tokenizer, target, args.source)
         return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
     limit = {} if args.shard_size is None else {"shard_size": args.shard_size}
     kind = exports.export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype, **limit)

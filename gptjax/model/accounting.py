@@ -81,7 +81,7 @@ def flops_per_token(
     leaves_head = through > 0 or any(share[path] for path in share if path.startswith("final_norm/"))
     total = 0.0  # multiply-adds
     for row in parameter_table(cfg):
-        if row.path.endswith("kernel"):
+        if row.path.endswith("kernel") and (unembeds or not row.path.startswith("head/")):
             back = through if row.path.startswith("blocks/") else leaves_head
             total += row.count * _used(cfg, row) * (1 + back + share[row.path])
     if unembeds:

@@ -117,7 +117,7 @@ def _without_times(program: Program, fleet: Fleet, compiled: Compiled) -> Foreca
         temp_bytes=compiled.temp_bytes,
         param_bytes=compiled.param_bytes,
         optimizer_bytes=compiled.optimizer_bytes,
-        gradient_bytes=compiled.param_bytes,
+        gradient_bytes=round(compiled.param_bytes * trained_share(program)),
         flops_per_step=compiled.flops,
         model_flops_per_step=int(program.flops_per_step),
         step_seconds={
@@ -128,6 +128,11 @@ def _without_times(program: Program, fleet: Fleet, compiled: Compiled) -> Foreca
         chip_source=chip.source,
         compile_seconds=compiled.seconds,
     )
+
+
+def trained_share(program: Program) -> float:
+    """Returns how much of the model has gradients: 0 to 1."""
+    return accounting.num_params(program.model, program.trained) / accounting.num_params(program.model)
 
 
 def _timed(plan: Forecast, program: Program, fleet: Fleet, compiled: Compiled) -> Forecast:
