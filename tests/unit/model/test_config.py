@@ -20,7 +20,7 @@ def test_resolve_writes_out_what_was_left_open():
 
 
 def test_resolve_keeps_what_was_chosen():
-    cfg = ModelConfig(d_model=96, num_heads=6, num_kv_heads=2, d_head=10, d_ff=7)
+    cfg = ModelConfig(d_model=96, num_heads=6, num_kv_heads=2, d_head=10, d_ff=7, qkv_bias=False)
     assert cfg.resolve() == cfg
 
 
@@ -83,7 +83,7 @@ def test_the_vocabulary_is_padded_upwards_and_only_where_it_must(vocab_size, mul
         ),
         (
             {"positions": Choice("rotary", {"scaling": "yarm"})},
-            "positions.scaling='yarm' is unknown; valid: none, linear, ntk, yarn",
+            "positions.scaling='yarm' is unknown; valid: none, linear, ntk, yarn, yarn_by_index, llama3",
         ),
         (
             {"d_model": 24, "attention": Choice("differential")},
