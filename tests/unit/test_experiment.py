@@ -20,6 +20,8 @@ from gptjax.data.sources import Corpus
 from gptjax.data.tokenizer import ByteTokenizer
 from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
 from gptjax.types import UserError
 
 # Without biases and a loop, there is less to compile.
@@ -134,7 +136,8 @@ def summary(cfg):
 
 
 def identity(fingerprint="abc", **groups):
-    return dataclasses.replace(built(), cfg=config(**groups), corpus=corpus(UNREAD, fingerprint)).identity
+    cfg, setting = config(**groups), Setting("", ByteTokenizer(), corpus(UNREAD, fingerprint))
+    return dataclasses.replace(built(), cfg=cfg, tasks=build_tasks(cfg.tasks, setting)).identity
 
 
 def test_the_text_is_known_by_its_content_and_not_by_its_place():
