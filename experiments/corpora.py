@@ -27,3 +27,8 @@ def shakespeare() -> str | None:
 def wikitext() -> str | None:
     """The first 162 articles of WikiText-103's training text (Merity et al. 2016): 2.9 MB, the last tenth held out."""
     return path("pretrain/wikitext-train.txt.gz")
+
+
+def novels() -> str | None:
+    """Seventeen English novels, 1847 to 1912, of the Computational Stylistics Group: 13.3 MB."""
+    return path("pretrain/novels-train.txt.gz")

@@ -170,12 +170,17 @@ def load_corpus(cfg: DataConfig) -> Corpus:
 
 
 def tokenizer_alone(cfg: DataConfig) -> Tokenizer:
-    """Returns the tokenizer of a config where no text is read; raises UserError for one that learns from it."""
+    """Returns the tokenizer of a config where no task reads text; one that learns from text does so all the same.
+
+    Raises UserError where none was named for it.
+    """
     choice = registry.resolve(TOKENIZERS, cfg.tokenizer)
     if choice.name in ("char", "bpe") and choice.kwargs.get("path") is None:
+        if (cfg.path, cfg.source) != (None, Choice("python_stdlib")):
+            return load_corpus(cfg).tokenizer
         raise UserError(
-            f"data.tokenizer.name={choice.name!r} learns from text, and no task reads data.source; set "
-            f"data.tokenizer.name=saved and data.tokenizer.path to the tokenizer/ of a run or an imported model"
+            f"data.tokenizer.name={choice.name!r} learns from text, and no task reads any; set data.path to a text for "
+            f"it, or data.tokenizer.name=saved and data.tokenizer.path to the tokenizer/ of a run or an imported model"
         )
     return prepare.train_tokenizer(choice, [], Console(silent=True))
 

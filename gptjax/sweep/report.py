@@ -26,10 +26,10 @@ NOTES = """\
 Losses are in nats a token. Means are over the runs that finished, a run for each seed. ± is the half width of the 95 %
 interval of that mean, by Student's t over seeds: how much other seeds would move it, on this text and with these
 settings. Differences are from the first arm, run by run of the same seed, and their interval is that of the paired
-differences (so many pairs in brackets); below zero is better than the first arm. Intervals are each by itself, not
-corrected for the number of arms. A dash instead of an interval: one seed does not tell how much seeds matter. A run is
-called diverged where its last loss is not finite, or where the last validation loss is above the first training loss.
-Time is that of the training steps.
+differences (so many pairs in brackets); of a loss, below zero is better than the first arm. Intervals are each by
+itself, not corrected for the number of arms. A dash instead of an interval: one seed does not tell how much seeds
+matter. A run is called diverged where its last loss is not finite, or, where runs are judged by their loss, if the last
+on validation is above the first in training. Time is that of the training steps.
 """
 CURVES = """\
 A line is a run, in the colour of its arm; nothing is averaged over runs. The scale leaves out the first part of each
@@ -94,17 +94,16 @@ def _command(config: str, changes: Changes, folder: Path) -> str:
 
 
 def arm_table(arms: Sequence[Arm]) -> Table:
-    """Returns the table of arms: how many runs finished, and their means."""
+    """Returns the table of arms: how many runs finished, and their means; first of what they are judged by."""
+    metrics = list(dict.fromkeys([*(result.metric for arm in arms for result in arm.results), "loss"]))
     rows = []
     for arm in arms:
-        bits = arm.estimate(lambda result: result.last("bits_per_byte"))
         rows.append(
             [
                 arm.name,
                 _finished(arm),
-                _with_interval(arm.estimate(lambda result: result.last("loss")), ".4f"),
-                _with_interval(bits, ".4f"),
-                "(first arm)" if arm is arms[0] else _with_interval(arm.difference(arms[0]), "+.4f", counted=True),
+                *(cell for metric in metrics for cell in _compared(arm, arms[0], metric)),
+                _with_interval(arm.estimate(lambda result: result.last("bits_per_byte")), ".4f"),
                 number(_mean(arm.estimate(lambda result: result.num_params)), ",.0f"),
                 number(_mean(arm.estimate(lambda result: result.last("tokens_seen"))), ",.0f"),
                 _time(arm.estimate(lambda result: result.seconds)),
@@ -113,14 +112,20 @@ def arm_table(arms: Sequence[Arm]) -> Table:
     titles = (
         "arm",
         "finished",
-        "validation loss",
+        *(title for metric in metrics for title in (f"validation {metric}", f"difference in {metric}")),
         "bits a byte",
-        "difference in loss",
         "parameters",
         "tokens",
         "time",
     )
     return Table(titles, rows, num_words=2, marks=[plots.swatch(number) for number in range(len(arms))])
+
+
+def _compared(arm: Arm, first: Arm, metric: str) -> tuple[str, str]:
+    """Returns an arm's mean of a metric, and what it differs by from the first arm's."""
+    mean = _with_interval(arm.estimate(lambda result: result.last(metric)), ".4f")
+    difference = _with_interval(arm.difference(first, metric), "+.4f", counted=True)
+    return mean, "(first arm)" if arm is first else difference
 
 
 def _finished(arm: Arm) -> str:

@@ -48,6 +48,11 @@ class Result:
         return config.flatten(self.saved or config.to_plain(self.run.cfg))
 
     @property
+    def metric(self) -> str:
+        """What the run is judged by."""
+        return self.run.cfg.evaluation.metric
+
+    @property
     def num_params(self) -> int | None:
         """The number of parameters, where the run has begun."""
         return self.facts["num_params"] if self.facts else None
@@ -124,7 +129,8 @@ def _state(run: Run, rows: Sequence[Mapping[str, Any]], outcome: Mapping[str, An
         if last and last[0]["loss"] is None:
             return "diverged", f"the {kind} loss is not finite at step {last[0]['step']}"
     if valid and valid[-1]["step"] == num_steps:
-        if train and valid[-1]["loss"] > train[0]["loss"]:
+        judged_by_loss = run.cfg.evaluation.metric == "loss"  # else it may rise while what counts gets better
+        if train and judged_by_loss and valid[-1]["loss"] > train[0]["loss"]:
             return "diverged", f"the last validation loss, {valid[-1]['loss']:.4g}, is above the first training loss"
         return "finished", ""
     step = max((row["step"] for row in rows), default=0)
@@ -213,16 +219,11 @@ class Arm:
         values = [measure(result) for result in self.finished]
         return None if None in values else estimate([value for value in values if value is not None])
 
-    def difference(self, baseline: "Arm") -> Estimate | None:
-        """Returns the mean over common seeds of this arm's final validation loss less the baseline's."""
-        theirs = {result.seed: _loss(result) for result in baseline.finished}
-        return estimate([_loss(result) - theirs[result.seed] for result in self.finished if result.seed in theirs])
-
-
-def _loss(result: Result) -> float:
-    loss = result.last("loss")
-    assert loss is not None, "a finished run has a finite validation loss"
-    return loss
+    def difference(self, baseline: "Arm", name: str = "loss") -> Estimate | None:
+        """Returns the mean over common seeds of a number of this arm's last validation row less the baseline's."""
+        theirs = {result.seed: result.last(name) for result in baseline.finished}
+        pairs = [(result.last(name), theirs[result.seed]) for result in self.finished if result.seed in theirs]
+        return estimate([ours - other for ours, other in pairs if ours is not None and other is not None])
 
 
 def group(results: Sequence[Result]) -> list[Arm]:
