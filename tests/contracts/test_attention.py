@@ -210,15 +210,27 @@ def test_cached_decoding_equals_the_full_forward(name, option):
     assert_cached_equals_full(config(name, option))
 
 
-@pytest.mark.parametrize("positions", [name for name in POSITIONS if name != "rotary"])
+@pytest.mark.parametrize(
+    "positions",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("learned", "t5")))
+        for name in POSITIONS
+        if name != "rotary"
+    ],
+)
 def test_cached_decoding_with_other_positions(positions):
     """The same for the schemes that the test above leaves out."""
     assert_cached_equals_full(config("causal", "plain", positions=Choice(positions)))
 
 
+LARGE = ("fsdp_manual", "fsdp_tp_sp", "context")  # what the other rules do, these do as well
+
+
 def is_quick(name, option, rules):
-    """Plain attention under all rules; the others by default under those that split most: rows, heads and weights."""
-    return (name, option) == ("causal", "plain") or (rules == "context" and not is_second(name, option))
+    """Plain attention where rows, heads and weights are split, and what looks beyond its own part of a context."""
+    if (name, option) == ("causal", "plain"):
+        return rules in LARGE
+    return rules == "context" and (name == "differential" or option == "window") and not is_second(name, option)
 
 
 RULES = [
@@ -258,7 +270,6 @@ def gradients(cfg, rules=None):
 
 LEARNED = [("differential", "grouped_query"), ("causal", "sink"), ("causal", "t5")]  # by heads
 QUICK = (("lstm", "fsdp_tp"),)
-LARGE = ("fsdp_manual", "fsdp_tp_sp", "context")  # what the other rules do, these do as well
 
 
 @pytest.mark.parametrize(
@@ -268,8 +279,11 @@ LARGE = ("fsdp_manual", "fsdp_tp_sp", "context")  # what the other rules do, the
             pytest.param("causal", "grouped_query", rules, marks=[pytest.mark.slow] * (rules not in LARGE))
             for rules in sharding.RULES
         ),
-        *((*case, "context") for case in LEARNED),
-        *(pytest.param(*case, "fsdp_manual", marks=pytest.mark.slow) for case in LEARNED),
+        *(
+            pytest.param(*case, rules, marks=pytest.mark.slow)
+            for case in LEARNED
+            for rules in ("context", "fsdp_manual")
+        ),
         *(
             pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
             for name in RECURRENT

@@ -283,7 +283,7 @@ def test_recomputing_changes_nothing(name, policy, scan_layers):
     assert_same(run(name, remat=policy, scan_layers=scan_layers), run(name))
 
 
-@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_recomputing_keeps_less(scan_layers):
     """The policies are in order: each keeps fewer numbers for the backward pass than the one before."""
 

@@ -115,7 +115,7 @@ def test_it_minimises(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("muon", "soap"))) for name in OPTIMIZERS],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "soap")) for name in OPTIMIZERS],
 )
 def test_the_mesh_changes_rounding_only(name):
     """Matrices are split over eight devices, along both of their sides, and so is all that belongs to them."""

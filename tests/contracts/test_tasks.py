@@ -108,8 +108,8 @@ cases = pytest.mark.parametrize(
     "case",
     [pytest.param(case, marks=[pytest.mark.slow] * ("," in case and case != "preference, dpo")) for case in CASES],
 )
-QUICK = ("classification", "seq2seq")
-"""Those that are learned in the default suite; the others take as long each."""
+QUICK = ("classification",)
+"""What is learned in the default suite; the others take as long each."""
 learned = pytest.mark.parametrize(
     "case",
     [

@@ -116,7 +116,7 @@ def test_a_mistake_in_an_experiment_file_names_its_line(command_line, tmp_path):
     assert_plain_mistake(result, ["mine.py:6", "num_layer", "num_layers"])
 
 
-@pytest.mark.parametrize("content", ["", "short"])
+@pytest.mark.parametrize("content", ["", pytest.param("short", marks=pytest.mark.slow)])
 def test_a_text_that_is_too_short_is_named(command_line, tmp_path, content):
     book = tmp_path / "book.txt"
     book.write_text(content)

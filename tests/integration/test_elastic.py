@@ -53,7 +53,8 @@ JOURNEYS = {
 }
 
 
-@pytest.mark.parametrize("name", ["2x2 1x4", pytest.param("4x2 1x8 2x2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2x2 1x4", "4x2 1x8 2x2"])
 def test_a_run_that_moves_between_fleets_is_the_same_run(command_line, text, uninterrupted, tmp_path, name):
     """Every batch to the bit, every loss within rounding: sums over other numbers of devices round otherwise."""
     workdir = tmp_path / "run"

@@ -43,6 +43,7 @@ def test_the_page_has_what_is_run_here():
     assert [command[0] for command in COMMANDS] == ["main", "sweep", "sweep"]
 
 
+@pytest.mark.slow
 def test_the_idea_is_checked(command_line, folder, text):
     out = run(command_line, folder, COMMANDS[0], f"--config.data.path={text}", *SMALL)
     assert "blocks/attention/temperature/bias" in out

@@ -73,7 +73,7 @@ def assert_same_run(workdir, reference):
 SLOW = (  # others are near
     *("replica 8", "data parallel", "tensor 2 x fsdp 4", "tensor 4 x fsdp 2", "tensor 8", "accumulation 8"),
     *("remat", "remat of all but products with weights", "unrolled", "fsdp 8"),
-    *("replica 2 x fsdp 4", "accumulation 2 on 8 devices"),
+    *("replica 2 x fsdp 4", "accumulation 2 on 8 devices", "context 4 x fsdp 2"),
 )
 
 
@@ -119,7 +119,7 @@ def run_two_processes(command_line, *arguments):
 @pytest.mark.parametrize(
     "mesh",
     [
-        pytest.param((), id="fsdp", marks=pytest.mark.slow),  # test_elastic.py has one by default
+        pytest.param((), id="fsdp"),
         pytest.param(("--config.mesh.tensor=4", "--config.mesh.rules=fsdp_tp"), id="tensor", marks=pytest.mark.slow),
     ],
 )

@@ -33,6 +33,7 @@ def test_a_plan_is_a_table_and_json(command_line, tmp_path):
     assert set(plan["wire_bytes_per_chip"]) >= {"all-gather", "all-reduce", "reduce-scatter"}
 
 
+@pytest.mark.slow
 def test_a_search_shows_each_try_and_the_best(command_line, tmp_path):
     search = ("--search", "--by=wires", "--limit=1", f"--json={tmp_path / 'plan.json'}")
     result = command_line.run("plan", TINY, "--topology=cpu:2", *search)

@@ -144,6 +144,7 @@ def arguments_for(larger, output):
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_killed_while_it_works_it_goes_on_to_the_same_bytes(larger, tmp_path, number, code):
     """The signal goes to the whole group, as Ctrl-C does; SIGKILL to the parent alone, and its workers end too."""
     with subprocess.Popen(

@@ -58,6 +58,7 @@ def uninterrupted(command_line, text, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, uninterrupted, tmp_path):
     """SIGKILL leaves no time to save: what was not committed is done again, and comes out the same."""
     workdir = tmp_path / "run"
@@ -127,6 +128,7 @@ def test_a_run_that_is_done_says_so_and_changes_nothing(command_line, text, fini
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+@pytest.mark.slow
 def test_more_steps_are_refused_and_then_allowed_by_name(command_line, text, finished, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished, workdir)

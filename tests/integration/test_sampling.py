@@ -63,6 +63,7 @@ def test_the_prompt_comes_from_standard_input_and_a_stop_string_ends_the_text(sa
     assert ended.stdout == PROMPT + continuation[: continuation.index(stop)] + "\n"
 
 
+@pytest.mark.slow
 def test_beams_find_one_text_whatever_the_seed_and_say_what_they_leave_out(sample):
     first = sample("--num_beams=3", f"--prompt={PROMPT}", "--prompt=")
     again = sample("--num_beams=3", f"--prompt={PROMPT}", "--prompt=", "--seed=9", "--top_k=2")

@@ -30,7 +30,7 @@ def count(text, opcode):
     return text.count(f" {opcode}(")
 
 
-@pytest.mark.parametrize("replica", [1, 2])
+@pytest.mark.parametrize("replica", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_gradients_by_hand_leave_the_backward_pass_scattered(replica):
     """A reduce-scatter for each of a block's six matrices and for the head; no matrix is summed whole."""
     text = step_text("fsdp_manual", replica=replica)

@@ -75,6 +75,7 @@ def test_sums_are_their_definition_row_by_row():
 @pytest.mark.parametrize(
     ("rules", "factor"), [("fsdp_tp", 2.0), pytest.param("fsdp_manual", None, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_experts_divide_over_their_axis(rules, factor):
     """Loss and gradients on eight devices, experts over four of them where the rules have an axis for it."""
     mlp = Choice("moe", {"num_experts": 4, "capacity_factor": factor})

@@ -53,7 +53,7 @@ def test_a_quantised_model_has_the_declared_parameters(kind):
     assert "scale" not in params["blocks"]["mlp"]["down"]
 
 
-@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize("scan_layers", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_it_computes_what_its_merged_model_does(scan_layers):
     """Forward, and in the gradient of the adapters."""
     cfg, params = kept("nf4")

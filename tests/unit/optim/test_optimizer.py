@@ -113,7 +113,9 @@ def after(cfg, steps, factors=None):
     return params, evaluation_params(state, params), state
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("adamw", "muon"))) for name in OPTIMIZERS]
+)
 def test_a_factor_scales_all_of_a_parameters_update(name):
     """Decay included: half the rate for one parameter is, for it, half the rate for all; and 0 freezes."""
     common = {"optimizer": Choice(name), "schedule": Choice("constant"), "warmup_steps": 0, "clip_norm": None}

@@ -37,6 +37,7 @@ def on_cpus():
     return forecast(experiment(), open_fleet("cpu:8"))
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_plan_agree_with_each_other(on_cpus):
     plan = on_cpus
     assert {field.name for field in dataclasses.fields(plan)} >= KEYS
@@ -66,7 +67,7 @@ def test_weights_gathered_for_every_pass_are_on_the_wires(on_cpus):
     ("name", "rules", "axes"),
     [
         pytest.param("v5e:2x2", "fsdp_tp", {"tensor": 2}, marks=needs_tpu_compiler),
-        pytest.param("v5p:2x2x1", "fsdp_manual", {}, marks=needs_tpu_compiler),
+        pytest.param("v5p:2x2x1", "fsdp_manual", {}, marks=[needs_tpu_compiler, pytest.mark.slow]),
         pytest.param("h100:2x2", "fsdp_tp", {"tensor": 2}, marks=needs_gpu_compiler),
     ],
 )

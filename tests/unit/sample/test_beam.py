@@ -200,6 +200,7 @@ def test_equal_candidates_stand_in_order():
     np.testing.assert_allclose(log_BC, -np.log(5), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_broken_model_finds_nothing():
     """Rather than a text, or no end."""
     cfg, params = build()
@@ -217,6 +218,7 @@ def test_the_cache_is_donated():
     assert after.beams.length_BW.tolist() == [[2] * 6] * 3
 
 
+@pytest.mark.slow
 def test_parameters_on_a_mesh_give_the_same_texts():
     cfg, params = build()
     layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")

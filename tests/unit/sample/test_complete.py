@@ -46,7 +46,7 @@ def test_texts_come_in_the_order_of_the_prompts(prompts, batch_size):
     assert lengths == sorted(lengths, reverse=True)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_texts_are_those_of_generate_whatever_the_batches(temperature):
     """Each row with its own number, which picks what is drawn; of prompts of many lengths one program is compiled."""
     params = jax.tree.map(lambda x: 6 * x, model.init_params(CFG, jax.random.key(1)))

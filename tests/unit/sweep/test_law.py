@@ -47,6 +47,7 @@ def test_without_noise_the_law_is_found(name):
 
 
 @every_law
+@pytest.mark.slow
 def test_with_noise_the_intervals_hold_the_law_and_its_optimum(name):
     truth = PUBLISHED[name]
     found = fit(*grid(), losses(truth, noise=2e-3), num_resamples=100)
@@ -119,6 +120,7 @@ def test_hoffmanns_optimiser_ends_at_the_same_place():
 
 @settings(max_examples=3, deadline=None)
 @given(positive, positive, positive)
+@pytest.mark.slow
 def test_units_change_nothing(loss_unit, params_unit, tokens_unit):
     """Losses in bits or sizes in millions give the same law, in those units."""
     params, tokens = grid()

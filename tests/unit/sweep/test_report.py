@@ -45,16 +45,36 @@ def test_a_row_says_how_many_runs_its_mean_is_of(half_done):
     lines = markdown.splitlines()
     whole = next(line for line in lines if line.startswith("| model.norm=layernorm |"))
     part = next(line for line in lines if line.startswith("| model.norm=rmsnorm |"))
-    assert whole.split(" | ")[1:5] == ["3 of 3", "2.0000 ± 2.4841", "2.0000 ± 2.4841", "(first arm)"]
+    assert whole.split(" | ")[1:5] == ["3 of 3", "2.0000 ± 2.4841", "(first arm)", "2.0000 ± 2.4841"]
     assert part.split(" | ")[1:5] == [
         "1 of 3, 1 diverged",
         "1.5000 – (one seed)",
-        "1.5000 – (one seed)",
         "+0.5000 – (one seed)",
+        "1.5000 – (one seed)",
     ]
     assert "4 finished, 1 diverged, 1 failed" in markdown
     for words in ("2.0000 ± 2.4841", "1 of 3, 1 diverged", "OSError: &lt;disk&gt; &amp; more"):
         assert words in page
+
+
+def test_what_runs_are_judged_by_comes_first_and_their_loss_may_rise(tmp_path):
+    judged = '{**run, "evaluation.metric": "accuracy"}'
+    runs = make_runs(tmp_path, f'[{judged} for run in cross(grid({{"optim.peak_lr": [0.1, 0.2]}}), seeds(2))]')
+    for run, accuracy in zip(runs, [0.7, 0.9, 0.6, 0.7], strict=True):
+        write_run(run, 9.0, accuracy=accuracy)
+    markdown = pages(runs)[1].splitlines()
+    rows = [line.split(" | ") for line in markdown if line.startswith(("| arm | finished", "| optim.peak_lr=0.2"))]
+    assert rows[0][2:6] == [
+        *("validation accuracy", "difference in accuracy"),
+        *("validation loss", "difference in loss"),
+    ]
+    assert rows[1][1:6] == [
+        "2 of 2",
+        "0.6500 ± 0.6353",
+        "-0.1500 ± 0.6353 (2)",
+        "9.0000 ± 0.0000",
+        "+0.0000 ± 0.0000 (2)",
+    ]
 
 
 def test_its_command_makes_the_same_changes(runs):

@@ -52,6 +52,7 @@ def test_a_table_becomes_words_json_and_a_page(tmp_path, capsys):
     assert not re.search(r'(src|href)="(?!#|data:)|@import|<script|<link', page)  # it needs no other file
 
 
+@pytest.mark.slow
 def test_what_the_data_does_not_determine_is_said(tmp_path, capsys):
     """A tenth of noise hides what size changes."""
     write_table(tmp_path / "runs.csv", noise=0.1)

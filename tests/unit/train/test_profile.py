@@ -51,6 +51,7 @@ def test_nothing_is_traced_where_no_step_is_named_or_reached(tmp_path):
 
 
 @pytest.mark.parametrize("error", [None, ValueError()])
+@pytest.mark.slow
 def test_a_run_that_ends_within_keeps_its_trace_and_stops_tracing(tmp_path, error):
     """jax has one trace at a time: one that was left open would fail the next."""
     if error is None:

@@ -118,6 +118,7 @@ def test_group_norms_add_up_to_the_norm():
     np.testing.assert_allclose(sum(n**2 for n in norms.values()), optax.tree.norm(tree) ** 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_rule_may_differentiate_the_loss_of_the_first_micro_batch_again():
     """Rows 0, 2, 4 ... of two micro-batches, as a mean over their own tokens."""
     data, seen = batch(), {}
