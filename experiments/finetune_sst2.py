@@ -20,7 +20,8 @@ def get_config():
             "label": "1",
         }
     }
-    config.optim.num_steps = 350
-    config.evaluation.update(every=115, metric="accuracy")
-    config.checkpoint.every = 115
+    config.model.seq_len, config.data.batch_size = 128, 8
+    config.optim.update(num_steps=260, top_layers=15)
+    config.evaluation.update(every=130, metric="accuracy")
+    config.checkpoint.every = 130
     return config

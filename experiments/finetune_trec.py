@@ -21,7 +21,8 @@ def get_config():
             "label": "class",
         }
     }
-    config.optim.num_steps = 270
-    config.evaluation.update(every=90, metric="accuracy")
-    config.checkpoint.every = 90
+    config.model.seq_len, config.data.batch_size = 128, 8
+    config.optim.update(num_steps=190, top_layers=15)
+    config.evaluation.update(every=95, metric="accuracy")
+    config.checkpoint.every = 95
     return config

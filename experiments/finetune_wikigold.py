@@ -18,7 +18,7 @@ def get_config():
             "valid": corpora.examples("ner/wikigold-valid.conll"),
         }
     }
-    config.optim.num_steps = 400
-    config.evaluation.update(every=200, metric="f1")
-    config.checkpoint.every = 200
+    config.optim.update(num_steps=260, top_layers=20)
+    config.evaluation.update(every=130, metric="f1")
+    config.checkpoint.every = 130
     return config

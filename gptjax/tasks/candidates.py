@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -222,6 +223,36 @@ class MultipleChoice(Candidates):
                 answer = _letter(right) if self.letters else choices[right]
                 parts.append(f"{self._context(shot.text('query'), choices)} {answer}\n\n")
         return "".join(parts)
+
+    @functools.cached_property
+    def _letter_ids(self) -> list[int] | None:
+        """The tokens of A to Z, where letters are candidates and each is one token; else None."""
+        if not self.letters:
+            return None
+        assert self.setting.tokenizer is not None
+        ids = [self.setting.tokenizer.encode(f" {_letter(i)}", continued=True) for i in range(26)]
+        return [int(one[0]) for one in ids] if all(len(one) == 1 for one in ids) else None
+
+    def segments(self, example: Record, seq_len: int) -> list[Segment]:
+        """Returns each candidate after its context; letters of one token are all read after one context."""
+        if self._letter_ids is None:
+            return super().segments(example, seq_len)
+        return [self._segment(example, *self.pairs(example)[self.gold(example)], seq_len)]
+
+    def outputs(self, heads: Heads, x_BTD: Array, batch: Batch) -> Array:
+        """Returns of each target what any candidate has, or of each letter its log-probability: a last dim of 26."""
+        if self._letter_ids is None:
+            return super().outputs(heads, x_BTD, batch)
+        logits_BTV = heads.unembed(x_BTD)
+        total_BT1 = jax.nn.logsumexp(logits_BTV, axis=-1, keepdims=True)
+        return logits_BTV[..., jnp.array(self._letter_ids)] - total_BT1
+
+    def predict(self, example: Record, outputs: Sequence[np.ndarray]) -> Prediction:
+        """Returns the candidate with the greatest log-probability; all of them are kept."""
+        if self._letter_ids is None:
+            return super().predict(example, outputs)
+        logprobs = outputs[0][0, : len(example.texts("choices"))]
+        return Prediction(int(np.argmax(logprobs)), (logprobs, False))
 
     def gold(self, example: Record) -> int:
         """Returns the number of the right candidate; raises UserError where there is no such candidate."""

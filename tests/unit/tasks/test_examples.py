@@ -3,6 +3,7 @@
 Tokens are bytes, so that texts can be read off them.
 """
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 from gptjax.data.tokenizer import ByteTokenizer
 from gptjax.registry import Choice
 from gptjax.tasks.mixture import build_tasks
-from gptjax.tasks.task import Setting
-from gptjax.types import UserError
+from gptjax.tasks.task import Heads, Setting
+from gptjax.types import Batch, UserError
 
 END = ByteTokenizer.eos_id
 
@@ -194,6 +195,32 @@ def test_shots_stand_before_the_question_with_their_answers(task):
     shown = "b: Q2\nA. yes\nB. no\n> A\n\nQ3\nA. yes\nB. no\n>"
     assert text_of([first.tokens_T[0], *first.targets_T]) == f"{shown} A"
     assert text_of([second.tokens_T[0], *second.targets_T]) == f"{shown} B"
+
+
+class LetterTokenizer(ByteTokenizer):
+    """Bytes, and a token for each capital after a space."""
+
+    vocab_size = 257 + 26
+
+    def encode(self, text, *, continued=False):
+        is_letter = len(text) == 2 and text[0] == " " and text[1].isupper()
+        return np.array([257 + ord(text[1]) - ord("A")]) if is_letter else super().encode(text, continued=continued)
+
+
+def test_letters_of_one_token_are_read_after_one_context(task):
+    rows = jsonl({"query": "1+1=", "choices": ["four", "two", "one"], "gold": 1})
+    it = task("multiple_choice", "a.jsonl", rows, letters=True, template="{query}")
+    it = dataclasses.replace(it, setting=it.setting._replace(tokenizer=LetterTokenizer()))
+    example = it.examples("valid")[0]
+    (segment,) = it.segments(example, 64)
+    assert counted(segment) == [("1+1=", 257 + 1)]
+    logits_BTV = np.random.default_rng(0).standard_normal((1, len(segment.tokens_T), 257 + 26)).astype(np.float32)
+    batch = Batch(*(x[None] for x in segment[:3]), np.ones((1, len(segment.tokens_T))), segment.tokens_T[None], {})
+    outputs_BTL = np.asarray(it.outputs(Heads(lambda x_BTD: x_BTD, lambda *_: None), logits_BTV, batch))
+    prediction = it.predict(example, [outputs_BTL[0][segment.loss_mask_T > 0]])
+    probabilities_V = np.exp(logits_BTV[0, -1]) / np.exp(logits_BTV[0, -1]).sum()
+    np.testing.assert_allclose(np.exp(prediction.detail[0]), probabilities_V[257:260], rtol=1e-5)
+    assert prediction.value == np.argmax(probabilities_V[257:260])
 
 
 def test_of_a_context_that_is_too_long_the_end_is_kept(task):
