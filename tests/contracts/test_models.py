@@ -101,7 +101,10 @@ VARIANTS = {
     },
     "multi_token": {"head": Choice("multi_token", {"num_tokens": 3})},
 }
-SECOND = ("gpt1", "multi_query", "no_positions", "padded_vocabulary", "every_option", "gpt3", "lstm_stream")
+SECOND = (
+    *("gpt1", "multi_query", "no_positions", "padded_vocabulary", "every_option", "gpt3", "lstm_stream"),
+    *("gru", "experts_with_places", "alibi"),
+)
 variants = pytest.mark.parametrize(  # others have what these have, once each
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SECOND)) for name in VARIANTS]
 )
