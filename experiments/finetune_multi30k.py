@@ -1,8 +1,8 @@
 """Captions of pictures from English into German (Multi30k, Elliott et al. 2016): a small model of them alone.
 
 A transformer of so small a size reaches more than twice the score of larger ones here (Wu et al. 2021,
-arXiv 2105.14462, table 2): captions are short, alike, and few. SmolLM2 has read no German; its adapters cost a hundred
-times as much a token (finetune_tatoeba.py takes that way).
+arXiv 2105.14462, table 2): captions are short, alike, and few. SmolLM2 has read little German, and its adapters cost
+fifty times as much a token (finetune_scitldr.py takes that way).
 
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_multi30k.py
           (and --mode=evaluate --config.tasks.multi30k.num_beams=4 for beams)

@@ -1,6 +1,5 @@
-"""Short sentences from English into German (Tatoeba), with all their translations: SmolLM2-135M with adapters.
+"""Short sentences from English into German (Tatoeba), with all their translations: the small model of Multi30k.
 
-Import:   see smollm2_adapted.py
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_tatoeba.py
 Hardware: 2 CPU cores
 Expect:   not run here
@@ -11,14 +10,16 @@ from experiments import corpora, finetune_multi30k
 
 def get_config():
     config = finetune_multi30k.get_config()
+    config.data.source = {"name": "text"}
+    config.data.path = corpora.examples("mt/tatoeba-en-de-train.tsv.gz")
     config.tasks = {
         "tatoeba": {
             "name": "seq2seq",
-            "train": corpora.examples("mt/tatoeba-en-de-train.tsv.gz"),
+            "train": config.data.path,
             "valid": corpora.examples("mt/tatoeba-en-de-valid.tsv"),
             "source": ("0",),
             "target": ("1",),
-            "template": "English: {source}\nGerman:",
+            "template": "{source}\n",
             "max_tokens": 64,
         }
     }

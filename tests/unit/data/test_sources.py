@@ -10,7 +10,7 @@ import pytest
 from gptjax.data import prepare
 from gptjax.data.config import DataConfig
 from gptjax.data.console import Console
-from gptjax.data.sources import Prepared, cache_dir, find, load_corpus, python_stdlib
+from gptjax.data.sources import Prepared, cache_dir, find, load_corpus, python_stdlib, tokenizer_alone
 from gptjax.data.split import Text
 from gptjax.registry import Choice
 from gptjax.types import UserError
@@ -173,3 +173,11 @@ def test_prepared_texts_of_different_tokenizers_do_not_mix(folder):
     source = Choice("mixture", {"paths": (str(folder / "p"), str(folder / "q"))})
     with pytest.raises(UserError, match="different tokenizers"):
         load_corpus(config(folder, source=source))
+
+
+def test_a_tokenizer_learns_from_a_text_that_no_task_reads_if_one_was_named(folder):
+    cfg = config(folder, path=str(folder / "a.txt"), tokenizer=Choice("char"))
+    assert tokenizer_alone(cfg).fingerprint == load_corpus(cfg).tokenizer.fingerprint
+    with pytest.raises(UserError, match=r"and no task reads any; set data\.path to a text"):
+        tokenizer_alone(config(folder, tokenizer=Choice("char")))
+    assert tokenizer_alone(config(folder)).vocab_size == 257
