@@ -22,7 +22,8 @@ def get_config():
             "label_names": corpora.examples("sentiment/goemotions-labels.txt"),
         }
     }
-    config.optim.num_steps = 1_000
-    config.evaluation.update(every=250, metric="macro_f1")
-    config.checkpoint.every = 250
+    config.model.seq_len, config.data.batch_size = 128, 8
+    config.optim.update(num_steps=300, top_layers=15)
+    config.evaluation.update(every=150, metric="macro_f1", num_examples=2_000)
+    config.checkpoint.every = 150
     return config

@@ -20,7 +20,7 @@ def get_config():
             "valid": corpora.examples("srl/ewt-propbank-valid.conll.gz"),
         }
     }
-    config.optim.num_steps = 1_000
-    config.evaluation.update(every=500, metric="f1", num_examples=1_000)
-    config.checkpoint.every = 500
+    config.optim.update(num_steps=400, top_layers=20)
+    config.evaluation.update(every=200, metric="f1", num_examples=500)
+    config.checkpoint.every = 200
     return config

@@ -18,7 +18,7 @@ def get_config():
             "valid": corpora.examples("ner/wnut17-valid.conll"),
         }
     }
-    config.optim.num_steps = 600
-    config.evaluation.update(every=300, metric="f1")
-    config.checkpoint.every = 300
+    config.optim.update(num_steps=300, top_layers=20)
+    config.evaluation.update(every=150, metric="f1")
+    config.checkpoint.every = 150
     return config
