@@ -178,6 +178,15 @@ def criterion(found: Mapping[str, float | None], metric: str) -> float | None:
     return -value if value is not None and not metric.endswith(LOWER_IS_BETTER) else value
 
 
+def try_metric(experiment: Experiment, params: Params) -> None:
+    """Scores one example of each task, so that a metric that none measures is said before the first step."""
+    cfg = experiment.cfg
+    if cfg.evaluation.metric != "loss":  # which all have
+        one = dataclasses.replace(cfg, evaluation=dataclasses.replace(cfg.evaluation, num_examples=1, num_windows=1))
+        results = score_all(dataclasses.replace(experiment, cfg=one), params)
+        criterion(numbers(results), cfg.evaluation.metric)
+
+
 def extent(cfg: EvaluationConfig) -> str:
     """Says how much is scored."""
     limits = {"windows": cfg.num_windows, "examples": cfg.num_examples}

@@ -178,6 +178,7 @@ def loop(
     """
     cfg, num_steps, seq_len = experiment.cfg, experiment.cfg.optim.num_steps, experiment.model.seq_len
     start = step = int(state.step)
+    evaluation.try_metric(experiment, state.evaluation_params)
     best = checkpoints.best() or (start, math.inf)  # step and criterion
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)

@@ -65,6 +65,16 @@ def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, expe
     assert {label for _, label in predicted} <= {"a", "b"}
 
 
+def test_a_metric_that_none_measures_is_said_before_the_first_step(command_line, experiment, tmp_path):
+    flag = "--config.evaluation.metric=mood/f2"
+    result = command_line.run(
+        "main", f"--config={experiment / 'mood.py'}", f"--workdir={tmp_path}/run", flag, XLA_FLAGS=PLAINLY
+    )
+    assert result.returncode == 2
+    assert "evaluation.metric='mood/f2' is not measured; valid: loss, mood/loss, mood/accuracy" in result.stderr
+    assert not rows(tmp_path / "run")
+
+
 MISTAKES = {
     "an unknown label": ("valid.tsv", "fine\tgood\n", r"valid.tsv:1: the label 'good' is unknown to tasks.mood"),
     "a missing column": ("valid.tsv", "fine\ta\ndull\n", r"valid.tsv:2: this line has 1 columns where line 1 has 2"),
