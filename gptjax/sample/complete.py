@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from gptjax.model.config import ModelConfig
+from gptjax.sample.batches import batches
 from gptjax.sample.config import SampleConfig
 from gptjax.sample.generate import generate
 from gptjax.sample.prefill import all_of
@@ -25,23 +26,19 @@ def complete(
     Texts are drawn, or found by beam search, as the config says; `eos_id` and `vocab_size` as in `generate`. Up to
     rounding, a text depends on its prompt, its place among the prompts and the seed alone, whatever the batches are.
     """
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # what may not fit into memory comes first
     texts: list[list[int]] = [[]] * len(prompts)
-    size = min(batch_size, 1 << (len(prompts) - 1).bit_length()) if prompts else batch_size
-    for at in range(0, len(order), size):
-        rows = order[at : at + size]
-        full = rows + rows[-1:] * (size - len(rows))  # a copy of a row ends when the row does
+    for rows in batches([len(prompt) for prompt in prompts], batch_size):  # a copy of a row ends when the row does
         chunks = generate(
             cfg,
             params,
-            [prompts[i] for i in full],
+            [prompts[i] for i in rows],
             sample_cfg,
             seed,
             eos_id=eos_id,
             vocab_size=vocab_size,
-            numbers=full,
+            numbers=rows,
         )
-        for i, *news in zip(full, *chunks, strict=True):
+        for i, *news in zip(rows, *chunks, strict=True):
             tokens = [token for new in news for token in new]
             texts[i] = tokens[:-1] if tokens and tokens[-1] in all_of(eos_id) else tokens
     return texts

@@ -179,10 +179,24 @@ def stream_rows(
     seed: int,
     *,
     ends: Collection[int],
+    numbers: Sequence[int] | None = None,
     chunk: int = CHUNK,
 ) -> Iterator[list[str]]:
-    """Yields the next piece of what follows each row of ids, as the row's text takes it, until all have ended."""
-    tokens = generate(cfg, params, rows, sample_cfg, seed, eos_id=ends, vocab_size=tokenizer.vocab_size, chunk=chunk)
+    """Yields the next piece of what follows each row of ids, as the row's text takes it, until all have ended.
+
+    `numbers` are the rows' numbers, as in `generate`.
+    """
+    tokens = generate(
+        cfg,
+        params,
+        rows,
+        sample_cfg,
+        seed,
+        eos_id=ends,
+        vocab_size=tokenizer.vocab_size,
+        numbers=numbers,
+        chunk=chunk,
+    )
     for news in tokens:
         yield [text.push(new) for text, new in zip(texts, news, strict=True)]
         if all(text.done for text in texts):
