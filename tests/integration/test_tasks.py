@@ -39,10 +39,16 @@ def experiment(tmp_path_factory):
     return folder
 
 
-def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, experiment):
-    """Two evaluations without anything better are enough; run again, it is done; then every task is scored."""
+@pytest.fixture(scope="module")
+def trained(command_line, experiment):
+    """The arguments of the experiment's run, and what it said."""
     arguments = (f"--config={experiment / 'mood.py'}", f"--workdir={experiment / 'run'}")
-    result = command_line.run("main", *arguments, XLA_FLAGS=PLAINLY)
+    return arguments, command_line.run("main", *arguments, XLA_FLAGS=PLAINLY)
+
+
+def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, experiment, trained):
+    """Two evaluations without anything better are enough; run again, it is done; then every task is scored."""
+    arguments, result = trained
     assert result.returncode == 0, result.stderr
     said = "done at step 15, not better since step 5 (mood/accuracy)"
     assert said in result.stdout
@@ -88,13 +94,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_in_a_file_is_named_with_its_line(entry_point, experiment, tmp_path, name):
+def test_a_mistake_in_a_file_is_named_with_its_line(entry_point, trained, tmp_path, name):
     file, content, words = MISTAKES[name]
     changed = tmp_path / file
     changed.write_bytes(content if isinstance(content, bytes) else content.encode())
     option = {"valid.tsv": "mood.valid", "train.tsv": "mood.train", "questions.jsonl": "more.valid"}[file]
-    arguments = (f"--config={experiment / 'mood.py'}", f"--workdir={experiment / 'run'}", "--mode=evaluate")
-    result = entry_point("main", *arguments, f"--config.tasks.{option}={changed}")
+    result = entry_point("main", *trained[0], "--mode=evaluate", f"--config.tasks.{option}={changed}")
     assert result.returncode == 2
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
