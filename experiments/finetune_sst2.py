@@ -18,10 +18,11 @@ def get_config():
             "valid": corpora.examples("sentiment/sst2-valid.tsv"),
             "text": ("0",),
             "label": "1",
+            "template": "Review: {text}\nSentiment:",
         }
     }
     config.model.seq_len, config.data.batch_size = 128, 8
-    config.optim.update(num_steps=260, top_layers=15)
+    config.optim.update(num_steps=260, peak_lr=1e-3, top_layers=15)
     config.evaluation.update(every=130, metric="accuracy")
     config.checkpoint.every = 130
     return config

@@ -19,10 +19,11 @@ def get_config():
             "valid": corpora.examples("classification/trec-valid.txt"),
             "text": ("rest",),
             "label": "class",
+            "template": "Question: {text}\nThe answer is a kind of",
         }
     }
     config.model.seq_len, config.data.batch_size = 128, 8
-    config.optim.update(num_steps=190, top_layers=15)
-    config.evaluation.update(every=95, metric="accuracy")
-    config.checkpoint.every = 95
+    config.optim.update(num_steps=200, peak_lr=1e-3, top_layers=15)
+    config.evaluation.update(every=100, metric="accuracy")
+    config.checkpoint.every = 100
     return config
