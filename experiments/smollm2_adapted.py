@@ -19,7 +19,6 @@ def get_config():
     config.optim.update(trained="adapters", peak_lr=5e-4, weight_decay=0.0, warmup_steps=50)
     config.optim.schedule = {"name": "linear", "final_fraction": 0.0}
     config.train.max_sequences_per_device = None
-    config.train.log_every = 10
+    config.evaluation.num_windows = None
     config.sample.prompts = ()
-    config.checkpoint.keep = 1
     return config
