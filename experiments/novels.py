@@ -11,6 +11,8 @@ from experiments.ablations import lstm_vs_transformer
 
 
 def get_config(*, body: str = "transformer"):
+    if body not in lstm_vs_transformer.ARCHITECTURES:
+        raise ValueError(f"body={body!r} is unknown; valid: {', '.join(lstm_vs_transformer.ARCHITECTURES)}")
     config = lstm_vs_transformer.get_config()
     config.update_from_flattened_dict(lstm_vs_transformer.ARCHITECTURES[body])
     config.model.seq_len = 128

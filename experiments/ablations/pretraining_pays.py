@@ -22,6 +22,8 @@ BODY, LSTM = "runs/novels", "runs/novels_lstm"
 
 
 def get_config(*, task: str = "sst2"):
+    if task not in TASKS:
+        raise ValueError(f"task={task!r} is unknown; valid: {', '.join(TASKS)}")
     config = novels.get_config()
     config.tasks = {"target": TASKS[task].get_config().tasks[task]}
     config.data.tokenizer = {"name": "saved", "path": BODY}
