@@ -1,8 +1,7 @@
 """Captions of pictures from English into German (Multi30k, Elliott et al. 2016): a small model of them alone.
 
-A transformer of so small a size reaches more than twice the score of larger ones here (Wu et al. 2021,
-arXiv 2105.14462, table 2): captions are short, alike, and few. SmolLM2 has read little German, and its adapters cost
-fifty times as much a token (finetune_scitldr.py takes that way).
+Captions are short, alike, and few, so that a small model is enough. SmolLM2 with adapters on all layers would cost 72
+times as many FLOPs a token (`--mode=check` of finetune_preferences.py and of this).
 
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_multi30k.py
           (and --mode=evaluate --config.tasks.multi30k.num_beams=4 for beams)
