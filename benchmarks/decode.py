@@ -52,13 +52,13 @@ def gptjax_model(workdir: str):
     """Returns config, parameters and tokenizer of a workdir, or of a random model."""
     import jax
 
-    from gptjax import distributed, model, run
+    from gptjax import distributed, inference, model
     from gptjax.data.tokenizer import ByteTokenizer
     from gptjax.experiment_file import open_experiment
 
     distributed.start()
     if workdir:
-        cfg, params, tokenizer = run.load_for_inference(workdir)
+        cfg, params, tokenizer = inference.load(workdir)
         return dataclasses.replace(cfg, dtype="float32"), params, tokenizer
     cfg = dataclasses.replace(open_experiment("experiments/smollm2_135m.py").read().model, dtype="float32").resolve()
     return cfg, model.init_params(cfg, jax.random.key(0)), ByteTokenizer()

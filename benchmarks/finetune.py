@@ -12,12 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gptjax import evaluation
+import numpy as np
+
 from gptjax.experiment_file import open_experiment
 from gptjax.tasks.classification import Classification
 from gptjax.tasks.mixture import build_tasks
 from gptjax.tasks.task import Setting
-from gptjax.train.metrics import read_rows
+from gptjax.train.metrics import criterion, read_rows, seconds_at
 from gptjax.train.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
@@ -42,30 +43,16 @@ def regression(task: Classification) -> float:
 
 
 def reached(workdir: Workdir, metric: str) -> dict[str, Any] | None:
-    """Returns the best validation row of a run and the hours that its steps took; None where there is none."""
+    """Returns the best validation row of a run and the minutes that its steps took; None where there is none."""
     if not workdir.metrics.exists():
         return None
     rows = read_rows(workdir.metrics)
     valid = [row for row in rows if row["split"] == "valid"]
     if not valid:
         return None
-    best = min(valid, key=lambda row: evaluation.criterion(row, metric) or 0.0)
-    return {
-        "step": best["step"],
-        "value": best[metric],
-        "minutes_until_then": minutes(rows, best["step"]),
-        "minutes": minutes(rows, max(row["step"] for row in rows)),
-    }
-
-
-def minutes(rows: list[dict[str, Any]], step: int) -> float:
-    """Returns the minutes of the steps up to one."""
-    before, seconds = 0, 0.0
-    for row in rows:
-        if row["split"] == "train" and row["step"] <= step:
-            seconds += (row["step"] - before) * row["step_seconds"]
-            before = row["step"]
-    return seconds / 60
+    best = min(valid, key=lambda row: criterion(row, metric) or 0.0)
+    then, whole = seconds_at(rows, np.array([best["step"], rows[-1]["step"]], float)) / 60
+    return {"step": best["step"], "value": best[metric], "minutes_until_then": float(then), "minutes": float(whole)}
 
 
 def measure(name: str, runs: Path) -> dict[str, Any]:

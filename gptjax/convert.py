@@ -98,10 +98,10 @@ def bring_model(args: argparse.Namespace, target: Path, console: "Console") -> s
 
 def bring_adapters(args: argparse.Namespace, target: Path, console: "Console") -> str:
     """Makes a workdir of a workdir's model and of adapters that PEFT wrote for it, and says so."""
-    from gptjax import run
+    from gptjax import inference
     from gptjax.interop import imports, peft
 
-    cfg, params, tokenizer = run.load_for_inference(args.base)
+    cfg, params, tokenizer = inference.load(args.base)
     cfg, params = peft.beside(cfg, params, Path(args.source))
     imports.write_model(target, cfg, params, tokenizer, args.source)
     return f"put the adapters of {args.source}, of rank {cfg.lora.rank}, beside the model of {args.base} in {target}"
@@ -109,10 +109,10 @@ def bring_adapters(args: argparse.Namespace, target: Path, console: "Console") -
 
 def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
     """Writes what a workdir holds for others, and says what."""
-    from gptjax import run
+    from gptjax import inference
     from gptjax.interop import exports, peft
 
-    cfg, params, tokenizer = run.load_for_inference(args.source, args.step or "latest")
+    cfg, params, tokenizer = inference.load(args.source, args.step or "latest")
     if args.format == "peft":
         count = peft.export_adapters(cfg, params, target)
         return f"exported {count:,} parameters of adapters to {target}; PEFT loads it beside their base model"

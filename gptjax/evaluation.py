@@ -20,10 +20,9 @@ from gptjax.tasks.scores import Counts, Score
 from gptjax.tasks.task import ExampleTask, Prediction, Task
 from gptjax.train.config import EvaluationConfig
 from gptjax.train.evaluate import evaluate
+from gptjax.train.metrics import criterion
 from gptjax.train.workdir import write_atomically
 from gptjax.types import Params, UserError
-
-LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
 
 
 class Result(NamedTuple):
@@ -165,17 +164,6 @@ def numbers(results: Mapping[str, Result]) -> dict[str, float | None]:
 def _is_whole(metric: str) -> bool:
     """Whether a metric is of all labels together."""
     return "/" not in metric or metric.startswith("loss_by_position/")
-
-
-def criterion(found: Mapping[str, float | None], metric: str) -> float | None:
-    """Returns what the best checkpoint has least of: a loss as it is, other metrics negated.
-
-    Raises UserError where there is no such metric.
-    """
-    if metric not in found:
-        raise UserError(f"evaluation.metric={metric!r} is not measured; valid: {', '.join(found)}")
-    value = found[metric]
-    return -value if value is not None and not metric.endswith(LOWER_IS_BETTER) else value
 
 
 def try_metric(experiment: Experiment, params: Params) -> None:

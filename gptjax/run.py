@@ -11,17 +11,16 @@ from typing import Any
 
 import jax
 
-from gptjax import config, distributed, evaluation, model
+from gptjax import config, distributed, evaluation
 from gptjax.config import ExperimentConfig
-from gptjax.data.tokenizer import Tokenizer, load_tokenizer
-from gptjax.experiment import Experiment, build, facts, sized, summary
+from gptjax.experiment import Experiment, build, facts, summary
 from gptjax.model import accounting
-from gptjax.model.config import ModelConfig
 from gptjax.registry import Choice
 from gptjax.sample.generate import sample_text
 from gptjax.train import throughput
 from gptjax.train.checkpoint import Checkpoints, open_checkpoint
-from gptjax.train.identity import refuse_other_run
+from gptjax.train.identity import refuse_foreign_tokenizer, refuse_other_run
+from gptjax.train.metrics import criterion
 from gptjax.train.profile import Profiler
 from gptjax.train.progress import Display
 from gptjax.train.records import Records
@@ -59,6 +58,8 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         state, cursor = initialize(experiment, checkpoints, display, allow_change)
         experiment = with_references(experiment, display)
         start = int(state.step)
+        if start == 0:
+            evaluation.try_metric(experiment, state.evaluation_params)
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
         if distributed.is_primary():
@@ -151,15 +152,6 @@ def refuse_foreign_checkpoint(
     refuse_other_run(meta["fingerprint"], experiment.identity, defaults, path, allow_change)
 
 
-def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, step: int, workdir: Workdir) -> None:
-    """Raises UserError where a checkpoint was trained with another tokenizer."""
-    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
-        raise UserError(
-            f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
-            f"{workdir.tokenizer}, or set data.tokenizer.name=saved and data.tokenizer.path={workdir.path}"
-        )
-
-
 def loop(
     experiment: Experiment,
     train_steps: Mapping[int, Callable],
@@ -178,7 +170,6 @@ def loop(
     """
     cfg, num_steps, seq_len = experiment.cfg, experiment.cfg.optim.num_steps, experiment.model.seq_len
     start = step = int(state.step)
-    evaluation.try_metric(experiment, state.evaluation_params)
     best = checkpoints.best() or (start, math.inf)  # step and criterion
     param_norms = jax.jit(group_norms)
     peak = throughput.peak_flops(experiment.model.dtype)
@@ -223,19 +214,19 @@ def loop(
             if unread is not None and (evaluation_due or checkpoint_due):
                 skipped, unread = unread(), None
             with meter.paused(), watchdog.paused():
-                criterion = None
+                judged = None
                 if evaluation_due:
                     means = evaluation.numbers(evaluation.score_all(experiment, state.evaluation_params))
-                    criterion = evaluation.criterion(means, cfg.evaluation.metric)
+                    judged = criterion(means, cfg.evaluation.metric)
                     records.valid_row(step, cursor * seq_len, means)
-                is_best = criterion is not None and criterion < best[1]
-                if criterion is not None and is_best:
-                    best = step, criterion
+                is_best = judged is not None and judged < best[1]
+                if judged is not None and is_best:
+                    best = step, judged
                 ended = last or (evaluation_due and cfg.evaluation.gives_up(step - best[0]))
                 # Where updates are being skipped the parameters may be the reason: such a state displaces no good one.
                 if is_best or ended or (checkpoint_due and (not skipped or stopped)):
                     records.sync()
-                    checkpoints.save(state, step, cursor, experiment.meta, criterion)
+                    checkpoints.save(state, step, cursor, experiment.meta, judged)
             if ended or stopped:
                 break
             profiler.before(step + 1)
@@ -264,21 +255,6 @@ def write_samples(
     write_atomically(workdir.samples / f"step-{step}.txt", f"{whole}\n")
     records.text(step, "samples", whole)
     display.say(f"sample at step {step}:\n{whole}")
-
-
-def load_for_inference(path: str, which: str | int = "latest") -> tuple[ModelConfig, Params, Tokenizer]:
-    """Returns the model config, the parameters (on the first device) and the tokenizer of a workdir."""
-    workdir = Workdir(path)
-    checkpoints, step = open_checkpoint(workdir, which)
-    cfg = config.from_config_dict(workdir.read_config())
-    tokenizer = load_tokenizer(workdir.tokenizer)
-    refuse_foreign_tokenizer(tokenizer, checkpoints, step, workdir)
-    model_cfg = sized(cfg.model, tokenizer)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), model.param_shapes(model_cfg)
-    )
-    return model_cfg, read_params(checkpoints, step, abstract), tokenizer
 
 
 @distributed.AsOne()

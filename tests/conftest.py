@@ -31,6 +31,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the reviewed results in tests/golden")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips the tests of a chip that the platform has not."""
+    for chip, platform in (("gpu", "cuda"), ("tpu", "tpu")):
+        if item.get_closest_marker(chip) and os.environ["JAX_PLATFORMS"] != platform:
+            pytest.skip(f"needs a {chip.upper()}; where there is one, set GPTJAX_TEST_PLATFORMS={platform}")
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], str]:
     """Gives (name, text) -> the reviewed text of that name, which --update-golden replaces by the new one first."""

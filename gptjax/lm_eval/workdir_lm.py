@@ -14,7 +14,7 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
-from gptjax import model, run
+from gptjax import inference, model
 from gptjax.registry import did_you_mean
 from gptjax.sample.batches import batches
 from gptjax.sample.config import SampleConfig
@@ -50,7 +50,7 @@ class WorkdirLM(LM):
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise UserError(f"batch_size={batch_size} is no number of rows from 1 on; 16 is the default")
         self.batch_size = int(batch_size)
-        self.cfg, self.params, self.tokenizer = run.load_for_inference(workdir, step)
+        self.cfg, self.params, self.tokenizer = inference.load(workdir, step)
         self._about = {"workdir": workdir, "step": step, "model_num_parameters": model.num_params(self.cfg)}
 
     def get_model_info(self) -> dict[str, Any]:

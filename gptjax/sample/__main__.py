@@ -94,10 +94,10 @@ def main(argv: Sequence[str]) -> int:
 
     distributed.start()
 
-    from gptjax import run
+    from gptjax import inference
     from gptjax.sample.generate import stream_text
 
-    model_cfg, params, tokenizer = run.load_for_inference(args.workdir, args.step)
+    model_cfg, params, tokenizer = inference.load(args.workdir, args.step)
     if args.chat is not None:
         from gptjax.data.chat import Chat
         from gptjax.sample.answers import Assistant

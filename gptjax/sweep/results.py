@@ -15,7 +15,7 @@ from scipy.special import stdtrit
 
 from gptjax import config
 from gptjax.sweep.runs import SEED, Run
-from gptjax.train.metrics import read_rows
+from gptjax.train.metrics import criterion, read_rows, seconds_at
 from gptjax.train.workdir import Workdir, write_atomically
 from gptjax.types import UserError
 
@@ -77,20 +77,14 @@ class Result:
             steps=steps,
             tokens=tokens,
             flops=tokens * flops_per_token,
-            seconds=self._seconds_at(steps),
+            seconds=seconds_at(self.rows, steps),
             loss=np.array([math.nan if row["loss"] is None else row["loss"] for row in rows], float),
         )
 
     @property
     def seconds(self) -> float:
         """Time that the training steps took: without compilation, evaluations and checkpoints."""
-        return float(self._seconds_at(np.array([self.step], float))[0])
-
-    def _seconds_at(self, steps: np.ndarray) -> np.ndarray:
-        train = [row for row in self.rows if row["split"] == "train"]
-        known = np.array([0, *(row["step"] for row in train)], float)
-        speeds = np.array([row["step_seconds"] for row in train], float)
-        return np.interp(steps, known, np.concatenate([[0.0], np.cumsum(np.diff(known) * speeds)]))
+        return float(seconds_at(self.rows, np.array([self.step], float))[0])
 
 
 class Curve(NamedTuple):
@@ -128,7 +122,7 @@ def _state(run: Run, rows: Sequence[Mapping[str, Any]], outcome: Mapping[str, An
     for kind, last in (("training", train[-1:]), ("validation", valid[-1:])):
         if last and last[0]["loss"] is None:
             return "diverged", f"the {kind} loss is not finite at step {last[0]['step']}"
-    if valid and valid[-1]["step"] == num_steps:
+    if valid and _has_ended(run, valid):
         judged_by_loss = run.cfg.evaluation.metric == "loss"  # else it may rise while what counts gets better
         if train and judged_by_loss and valid[-1]["loss"] > train[0]["loss"]:
             return "diverged", f"the last validation loss, {valid[-1]['loss']:.4g}, is above the first training loss"
@@ -139,11 +133,23 @@ def _state(run: Run, rows: Sequence[Mapping[str, Any]], outcome: Mapping[str, An
     return "unfinished", f"at step {step} of {num_steps}"
 
 
+def _has_ended(run: Run, valid: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last evaluation is that of the last step, or one that a run gives up at."""
+    step, cfg = valid[-1]["step"], run.cfg.evaluation
+    if step == run.cfg.optim.num_steps:
+        return True
+    measured = [row for row in valid if row.get(cfg.metric) is not None]
+    best = min(measured, key=lambda row: criterion(row, cfg.metric) or 0.0, default={"step": 0})
+    return cfg.gives_up(step - best["step"])
+
+
 def is_done(run: Run) -> bool:
-    """Whether there is nothing left to do: the last step is evaluated, and saved unless checkpoints were removed."""
-    checkpoints, num_steps = Workdir(run.workdir).checkpoints, run.cfg.optim.num_steps
-    evaluated = read_result(run).last("step") == num_steps
-    return evaluated and (not checkpoints.is_dir() or (checkpoints / str(num_steps)).is_dir())
+    """Whether there is nothing left to do: its end is evaluated, and saved unless checkpoints were removed."""
+    checkpoints, result = Workdir(run.workdir).checkpoints, read_result(run)
+    valid = [row for row in result.rows if row["split"] == "valid"]
+    if not valid or not _has_ended(run, valid):
+        return False
+    return not checkpoints.is_dir() or (checkpoints / str(valid[-1]["step"])).is_dir()
 
 
 def _differences(saved: Mapping[str, Any], run: Run) -> list[str]:

@@ -23,6 +23,9 @@ from gptjax.tasks.seq2seq import answered
 from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
 
+MOST_SHARED = 64
+"""So many different continuations are read after one context, at most: each costs a number an example."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Candidates(ExampleTask):
@@ -36,9 +39,33 @@ class Candidates(ExampleTask):
     def gold(self, example: Any) -> int:
         """Returns which candidate is right."""
 
+    @functools.cached_property
+    def _tokens(self) -> dict[str, int] | None:
+        """The token of each continuation, where all have one and an example's candidates share their context.
+
+        Then a single context says how likely each is. None elsewhere.
+        """
+        tokens: dict[str, int] = {}
+        for example in self.examples("valid"):
+            pairs = self.pairs(example)
+            for continuation in {text for _, text in pairs} - tokens.keys():
+                ids = self._after(continuation)
+                if len(ids) != 1 or len(tokens) == MOST_SHARED:
+                    return None
+                tokens[continuation] = ids[0]
+            if len(pairs) == 1 or len({context for context, _ in pairs}) > 1:
+                return None
+        return tokens
+
     def segments(self, example: Any, seq_len: int) -> list[Segment]:
-        """Returns each candidate after its context, of which the end is kept where all does not fit."""
-        return [self._segment(example, *pair, seq_len) for pair in self.pairs(example)]
+        """Returns each candidate after its context, of which the end is kept where all does not fit.
+
+        Or the right one alone, where the others are read at the same place.
+        """
+        pairs = self.pairs(example)
+        if self._tokens is not None:
+            pairs = [pairs[self.gold(example)]]
+        return [self._segment(example, *pair, seq_len) for pair in pairs]
 
     def training_rows(self, seq_len: int) -> Sequence[Rows]:
         """Packs the right candidates alone."""
@@ -51,7 +78,7 @@ class Candidates(ExampleTask):
         assert tokenizer is not None
         first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         before = [*first, *tokenizer.encode(context).tolist()] or [tokenizer.eos_id or 0]
-        after = tokenizer.encode(f" {continuation}", continued=True).tolist()
+        after = self._after(continuation)
         if not after or len(after) > seq_len:
             raise UserError(
                 f"{self.where(example)}: a continuation has {len(after)} tokens; there must be some, and at most "
@@ -59,6 +86,10 @@ class Candidates(ExampleTask):
             )
         room = seq_len + 1 - len(after)
         return answered([*before[-room:], *after], min(len(before), room))
+
+    def _after(self, continuation: str) -> list[int]:
+        assert self.setting.tokenizer is not None
+        return self.setting.tokenizer.encode(f" {continuation}", continued=True).tolist()
 
     @abstractmethod
     def where(self, example: Any) -> str:
@@ -70,14 +101,24 @@ class Candidates(ExampleTask):
         return {"loss": (jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT))}
 
     def outputs(self, heads: Heads, x_BTD: Array, batch: Batch) -> Array:
-        """Returns of each target its log-probability, and whether it is the likeliest token: a last dim of 2."""
+        """Returns of each target its log-probability, and whether it is the likeliest token: a last dim of 2.
+
+        Or the log-probability of every continuation, where each is a token read after a shared context.
+        """
         logits_BTV = heads.unembed(x_BTD)
+        if self._tokens is not None:
+            total_BT1 = jax.nn.logsumexp(logits_BTV, axis=-1, keepdims=True)
+            return logits_BTV[..., jnp.array(list(self._tokens.values()))] - total_BT1
         nll_BT, _ = next_token_losses(lambda x_BTD: logits_BTV, x_BTD, batch.targets_BT)
         likeliest_BT = jnp.argmax(logits_BTV, axis=-1) == batch.targets_BT
         return jnp.stack([-nll_BT, likeliest_BT.astype(nll_BT.dtype)], axis=-1)
 
     def predict(self, example: Any, outputs: Sequence[np.ndarray]) -> Prediction:
         """Returns the candidate with the greatest log-probability; all of them are kept."""
+        if self._tokens is not None:
+            places = list(self._tokens)
+            logprobs = outputs[0][0, [places.index(text) for _, text in self.pairs(example)]]
+            return Prediction(int(np.argmax(logprobs)), (logprobs, False))
         logprobs = np.array([output[:, 0].sum() for output in outputs])
         return Prediction(int(np.argmax(logprobs)), (logprobs, bool(outputs[0][:, 1].all())))
 
@@ -223,36 +264,6 @@ class MultipleChoice(Candidates):
                 answer = _letter(right) if self.letters else choices[right]
                 parts.append(f"{self._context(shot.text('query'), choices)} {answer}\n\n")
         return "".join(parts)
-
-    @functools.cached_property
-    def _letter_ids(self) -> list[int] | None:
-        """The tokens of A to Z, where letters are candidates and each is one token; else None."""
-        if not self.letters:
-            return None
-        assert self.setting.tokenizer is not None
-        ids = [self.setting.tokenizer.encode(f" {_letter(i)}", continued=True) for i in range(26)]
-        return [int(one[0]) for one in ids] if all(len(one) == 1 for one in ids) else None
-
-    def segments(self, example: Record, seq_len: int) -> list[Segment]:
-        """Returns each candidate after its context; letters of one token are all read after one context."""
-        if self._letter_ids is None:
-            return super().segments(example, seq_len)
-        return [self._segment(example, *self.pairs(example)[self.gold(example)], seq_len)]
-
-    def outputs(self, heads: Heads, x_BTD: Array, batch: Batch) -> Array:
-        """Returns of each target what any candidate has, or of each letter its log-probability: a last dim of 26."""
-        if self._letter_ids is None:
-            return super().outputs(heads, x_BTD, batch)
-        logits_BTV = heads.unembed(x_BTD)
-        total_BT1 = jax.nn.logsumexp(logits_BTV, axis=-1, keepdims=True)
-        return logits_BTV[..., jnp.array(self._letter_ids)] - total_BT1
-
-    def predict(self, example: Record, outputs: Sequence[np.ndarray]) -> Prediction:
-        """Returns the candidate with the greatest log-probability; all of them are kept."""
-        if self._letter_ids is None:
-            return super().predict(example, outputs)
-        logprobs = outputs[0][0, : len(example.texts("choices"))]
-        return Prediction(int(np.argmax(logprobs)), (logprobs, False))
 
     def gold(self, example: Record) -> int:
         """Returns the number of the right candidate; raises UserError where there is no such candidate."""

@@ -51,8 +51,8 @@ class Classification(ExampleTask):
     def problems(self) -> list[str]:
         """Options that do not fit, besides."""
         found = super().problems()
-        if "{text}" not in self.template:
-            found.append(f"template={self.template!r} has no {{text}}; put it where the text goes")
+        if self.template.count("{text}") != 1:
+            found.append(f"template={self.template!r} must have {{text}} once, where the text goes")
         if not 0 <= self.lm_weight < float("inf"):
             found.append(f"lm_weight={self.lm_weight} is not 0 or more; 0.5 is GPT-1's")
         return found
@@ -111,8 +111,15 @@ class Classification(ExampleTask):
         return {**arrays, self._next: ((), "float32")} if self.lm_weight else arrays
 
     def segments(self, example: Record, seq_len: int) -> list[Segment]:
-        """Returns the text, cut to fit, and the token that the label is read from."""
-        tokens_T = self.text_tokens(self.template.replace("{text}", example.text("text")), seq_len)
+        """Returns the text in its template, cut to fit, and the token that the label is read from."""
+        tokenizer = self.setting.tokenizer
+        assert tokenizer is not None
+        last = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+        head, _, tail = self.template.partition("{text}")
+        ids = self.filled((head, tail), example.text("text"), seq_len - len(last))
+        if ids is None:
+            raise UserError(f"{example.where}: tasks.{self.name}.template leaves no room within {seq_len} tokens")
+        tokens_T = np.array([*ids, *last] or [0], np.int32)
         T = len(tokens_T)
         last_T = np.zeros(T, np.float32)
         last_T[-1] = 1

@@ -65,8 +65,8 @@ class Seq2Seq(ExampleTask):
     def problems(self) -> list[str]:
         """Options that do not fit, besides."""
         found = super().problems() + self.sampling().validate()
-        if "{source}" not in self.template:
-            found.append(f"template={self.template!r} has no {{source}}; put it where the source goes")
+        if self.template.count("{source}") != 1:
+            found.append(f"template={self.template!r} must have {{source}} once, where the source goes")
         for measure in self.measures:
             if measure not in MEASURES:
                 found.append(f"measures holds {measure!r}; valid: {', '.join(MEASURES)}")
@@ -116,18 +116,12 @@ class Seq2Seq(ExampleTask):
 
     def _prompt(self, example: Pair, room: int) -> list[int]:
         """Returns the prompt in at most `room` tokens: as much of the source as fits."""
-        tokenizer = self.setting.tokenizer
-        assert tokenizer is not None
-        head, tail = self.template.split("{source}", 1)
-        gap = head[len(head.rstrip(" ")) :]  # a space belongs to the word that follows it
-        first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        before = [*first, *tokenizer.encode(head.rstrip(" ")).tolist()]
-        after = tokenizer.encode(tail, continued=True).tolist()
-        source = tokenizer.encode(f"{gap}{example.source}", continued=bool(before)).tolist()
-        left = room - len(before) - len(after)
-        if left < min(1, len(source)):
+        assert self.setting.tokenizer is not None
+        head, _, tail = self.template.partition("{source}")
+        ids = self.filled((head, tail), example.source, room)
+        if ids is None:
             raise UserError(f"{example.records[0].where}: the prompt does not fit into {room} tokens")
-        return [*before, *source[:left], *after] or [tokenizer.eos_id or 0]
+        return ids or [self.setting.tokenizer.eos_id or 0]
 
     # ---- on devices
 

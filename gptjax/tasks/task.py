@@ -175,8 +175,8 @@ class ExampleTask(Task):
         """Returns an example as segments of at most seq_len tokens; raises UserError where it does not fit."""
 
     def predict(self, example: Any, outputs: Sequence[Array]) -> Prediction:
-        """Returns the prediction that the outputs at an example's segments come to."""
-        raise NotImplementedError
+        """Returns the prediction that the outputs at an example's segments come to; of tasks that do not write."""
+        raise TypeError(f"{type(self).__name__} neither reads a prediction nor has a `prompt` to write one after")
 
     @abstractmethod
     def counts(self, examples: Sequence[Any], predictions: Sequence[Prediction]) -> Sequence[Counts]:
@@ -208,15 +208,21 @@ class ExampleTask(Task):
 
     # ---- the same for all
 
-    def text_tokens(self, text: str, seq_len: int) -> np.ndarray:
-        """Returns a text's tokens between the tokenizer's start and end, cut to fit with both kept."""
-        assert self.setting.tokenizer is not None
+    def filled(self, template: tuple[str, str], text: str, room: int) -> list[int] | None:
+        """Returns the tokens of a text between the halves of a template, of which as much as fits into `room`.
+
+        Begun as all texts are; None where not even a token of the text fits.
+        """
         tokenizer = self.setting.tokenizer
+        assert tokenizer is not None
+        head, tail = template
+        gap = head[len(head.rstrip(" ")) :]  # a space belongs to the word that follows it
         first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        last = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-        room = seq_len - len(first) - len(last)
-        ids = tokenizer.encode(text)[:room].tolist()
-        return np.array([*first, *ids, *last] or [0], np.int32)
+        before = [*first, *tokenizer.encode(head.rstrip(" ")).tolist()]
+        after = tokenizer.encode(tail, continued=True).tolist()
+        ids = tokenizer.encode(f"{gap}{text}", continued=bool(before)).tolist()
+        left = room - len(before) - len(after)
+        return None if left < min(1, len(ids)) else [*before, *ids[:left], *after]
 
     def examples(self, split: str, limit: int | None = None) -> Sequence[Any]:
         """Returns the examples of `train` or `valid`, or the first `limit`; raises UserError where there are none."""
@@ -280,8 +286,8 @@ class ExampleTask(Task):
         """Says how many examples there are, and in how many rows."""
         words = []
         if self.has_training:
-            rows, _ = self._packed("train", seq_len, None)
-            words.append(f"{len(self.examples('train')):,} training examples in {len(rows):,} rows")
+            num_rows = sum(map(len, self.training_rows(seq_len)))
+            words.append(f"{len(self.examples('train')):,} training examples in {num_rows:,} rows")
         if self.valid is not None:
             words.append(f"{len(self.examples('valid')):,} to be scored on")
         return ", ".join(words) + (f", {self.num_labels} labels" if self.num_labels else "")

@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gptjax.data.tokenizer import Tokenizer
+from gptjax.train.checkpoint import Checkpoints
+from gptjax.train.workdir import Workdir
 from gptjax.types import UserError
 
 
@@ -36,4 +39,13 @@ def refuse_other_run(
         raise UserError(
             f"{path} holds another run ({len(differing)} option{' differs' if len(differing) == 1 else 's differ'}); "
             f"choose another --workdir=DIR, or continue it all the same with {flags}\n" + "\n".join(lines)
+        )
+
+
+def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, step: int, workdir: Workdir) -> None:
+    """Raises UserError where a checkpoint was trained with another tokenizer."""
+    if tokenizer.fingerprint != checkpoints.meta(step)["tokenizer"]:
+        raise UserError(
+            f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
+            f"{workdir.tokenizer}, or set data.tokenizer.name=saved and data.tokenizer.path={workdir.path}"
         )

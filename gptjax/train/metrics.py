@@ -3,12 +3,16 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gptjax.train.workdir import write_atomically, writing
 from gptjax.types import Metrics, UserError
+
+LOWER_IS_BETTER = ("loss", "bits_per_byte", "perplexity")
 
 
 class Totals:
@@ -45,6 +49,25 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if missing := {"split", "loss", "tokens_seen", *train} - row.keys():
             raise UserError(f"{path}: the row of step {row['step']} has no {', '.join(sorted(missing))}")
     return rows
+
+
+def criterion(found: Mapping[str, float | None], metric: str) -> float | None:
+    """Returns what the best checkpoint has least of: a loss as it is, other metrics negated.
+
+    Raises UserError where there is no such metric.
+    """
+    if metric not in found:
+        raise UserError(f"evaluation.metric={metric!r} is not measured; valid: {', '.join(found)}")
+    value = found[metric]
+    return -value if value is not None and not metric.endswith(LOWER_IS_BETTER) else value
+
+
+def seconds_at(rows: Sequence[Mapping[str, Any]], steps: np.ndarray) -> np.ndarray:
+    """Returns how long the training steps up to each of some took: without compilation, evaluations, checkpoints."""
+    train = [row for row in rows if row["split"] == "train"]
+    known = np.array([0, *(row["step"] for row in train)], float)
+    speeds = np.array([row["step_seconds"] for row in train], float)
+    return np.interp(steps, known, np.concatenate([[0.0], np.cumsum(np.diff(known) * speeds)]))
 
 
 class MetricsFile:

@@ -58,11 +58,12 @@ MAY_IMPORT = {
         "experiment_file",
     },
     "evaluation": {*BASE, "data", "sample", "tasks", "train", "experiment"},
+    "inference": {*BASE, "model", "data", "train", "config", "experiment"},
     "run": {*BASE, "evaluation", "distributed", "model", "data", "sample", "train", "config", "experiment"},
     "main": {"config", "flags", "overrides", "experiment_file", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
-    "lm_eval": {*BASE, "model", "sample", "train", "distributed", "flags", "run"},
-    "convert": {*BASE, "data", "interop", "distributed", "flags", "run"},
+    "lm_eval": {*BASE, "model", "sample", "train", "distributed", "flags", "inference"},
+    "convert": {*BASE, "data", "interop", "distributed", "flags", "inference"},
     "sweep": {*BASE, "config", "train", "flags", "overrides", "experiment_file"},
     "sweep.expand": {*BASE, "config"},
     "sweep.law": set(),
@@ -71,7 +72,7 @@ MAY_IMPORT = {
     "sweep.scaling_law": {"types", "train", "flags"},
     "sweep.coordinates": {*BASE, "model", "data", "train", "config", "experiment"},
     "sweep.coordinate_check": {*BASE, "config", "flags", "overrides", "experiment_file", "distributed"},
-    "sample.__main__": {*BASE, "sample", "data", "distributed", "flags", "run"},
+    "sample.__main__": {*BASE, "sample", "data", "distributed", "flags", "inference"},
 }
 # Libraries that only these files may import.
 WALLS = {

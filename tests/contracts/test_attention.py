@@ -42,12 +42,13 @@ CASES = [
     if kwargs.keys() <= registry.options(factory).keys() and (name == "causal" or option in OTHERS)
 ] + [("causal", name) for name in RECURRENT]
 OPTIONS |= RECURRENT
-SECOND = ("soft_cap", "sink", "gru", "multi_query")  # near another case
+FIRST = [("causal", "plain"), ("causal", "window"), ("causal", "grouped_query"), ("differential", "window")]
+FIRST += [("causal", "lstm")]
 
 
 def is_second(name, option):
     """Whether a case is a variant of one that is tried by default."""
-    return option in SECOND or (name != "causal" and option == "grouped_query")
+    return (name, option) not in FIRST
 
 
 cases = pytest.mark.parametrize(
@@ -276,7 +277,7 @@ QUICK = (("lstm", "fsdp_tp"),)
     ("name", "option", "rules"),
     [
         *(
-            pytest.param("causal", "grouped_query", rules, marks=[pytest.mark.slow] * (rules not in LARGE))
+            pytest.param("causal", "grouped_query", rules, marks=[pytest.mark.slow] * (rules != "fsdp_manual"))
             for rules in sharding.RULES
         ),
         *(

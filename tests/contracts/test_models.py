@@ -103,7 +103,7 @@ VARIANTS = {
 }
 SECOND = (
     *("gpt1", "multi_query", "no_positions", "padded_vocabulary", "every_option", "gpt3", "lstm_stream"),
-    *("gru", "experts_with_places", "alibi"),
+    *("gru", "experts_with_places", "alibi", "vaswani", "qwen2", "qk_norm", "t5"),
 )
 variants = pytest.mark.parametrize(  # others have what these have, once each
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SECOND)) for name in VARIANTS]
@@ -246,7 +246,7 @@ def test_every_parameter_learns(name):
                 assert np.abs(part).max() > 1e-5, label
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qk_norm", "lstm"])
+@pytest.mark.parametrize("name", ["gpt2", "lstm", pytest.param("qk_norm", marks=pytest.mark.slow)])
 def test_bfloat16_is_close(name):
     """Computing in bfloat16 moves the logits by two per cent of their size at most, and leaves them in float32."""
     exact_ABTV = run(name)[1][..., : BASE.vocab_size]
@@ -264,7 +264,9 @@ def assert_same(actual, expected):
         np.testing.assert_allclose(a, e, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "qwen2", pytest.param("lstm_stream", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["gpt2", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2", "lstm_stream"))]
+)
 def test_unrolled_equals_scanned(name):
     """Loss and gradients do not depend on how the loop over blocks is compiled."""
     assert_same(run(name, scan_layers=False), run(name))
@@ -274,10 +276,10 @@ def test_unrolled_equals_scanned(name):
     ("name", "policy", "scan_layers"),
     [
         *(
-            pytest.param("gpt2", policy, True, marks=[pytest.mark.slow] * (policy in ("dots", "offload")))
+            pytest.param("gpt2", policy, True, marks=[pytest.mark.slow] * (policy != "full"))
             for policy in REMAT_POLICIES[1:]
         ),
-        ("gpt2", "full", False),
+        pytest.param("gpt2", "full", False, marks=pytest.mark.slow),
         pytest.param("lstm", "full", True, marks=pytest.mark.slow),
     ],
 )

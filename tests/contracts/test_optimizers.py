@@ -23,7 +23,10 @@ SMALL = {"adafactor": {"min_factored_dim": 4, "b1": 0.9}, "soap": {"refresh_ever
 """Options that show on a small model what the defaults show on a large one."""
 SCHEDULES = {"schedule_free": "constant"}
 """What goes with no other schedule."""
-optimizers = pytest.mark.parametrize("name", OPTIMIZERS)
+FIRST = ("adamw", "muon", "schedule_free")
+optimizers = pytest.mark.parametrize(  # rules of other kinds; the rest have what these have
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FIRST)) for name in OPTIMIZERS]
+)
 
 
 def config(name, options=None, **kwargs):
@@ -115,7 +118,7 @@ def test_it_minimises(name):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name != "soap")) for name in OPTIMIZERS],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "muon")) for name in OPTIMIZERS],
 )
 def test_the_mesh_changes_rounding_only(name):
     """Matrices are split over eight devices, along both of their sides, and so is all that belongs to them."""

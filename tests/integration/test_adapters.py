@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gptjax import run
+from gptjax import inference
 from gptjax.model import lora
 from tests.integration.command_line import SHORT, rows
 
@@ -27,8 +27,8 @@ def test_a_run_adapts_the_model_of_another(adapted, finished):
     losses = [row["loss"] for row in rows(workdir)]
     assert losses[0] == pytest.approx(rows(finished)[-1]["loss"], rel=0.2)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
-    _, before, _ = run.load_for_inference(str(finished))
-    _, after, _ = run.load_for_inference(str(workdir))
+    _, before, _ = inference.load(str(finished))
+    _, after, _ = inference.load(str(workdir))
     base, adapters = lora.split(after)
     for path, x in dict_of(base).items():
         np.testing.assert_array_equal(x, dict_of(before)[path], err_msg=path)
@@ -50,10 +50,10 @@ def test_it_leaves_merged_or_alone_and_comes_back(adapted, finished, entry_point
     ):
         result = entry_point("convert", f"--from={source}", f"--to={tmp_path / target}", *flags)
         assert result.returncode == 0, result.stderr
-    cfg, params, _ = run.load_for_inference(str(workdir))
+    cfg, params, _ = inference.load(str(workdir))
     expected = dict_of(lora.merge(cfg, params)[1])
     for target in ("merged", "again"):
-        cfg, params, _ = run.load_for_inference(str(tmp_path / target))
+        cfg, params, _ = inference.load(str(tmp_path / target))
         assert (cfg.lora.rank > 0) == (target == "again")
         for path, x in dict_of(lora.merge(cfg, params)[1]).items():
             np.testing.assert_allclose(x, expected[path], atol=1e-6, err_msg=path)

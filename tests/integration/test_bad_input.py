@@ -90,54 +90,61 @@ def test_a_mistake_is_a_line_with_its_cure(entry_point, tmp_path, finished, text
     assert_plain_mistake(entry_point("main", *arguments), words)
 
 
-@pytest.mark.parametrize("name", ["misspelt flag", "mesh for other machines", "missing text"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("misspelt flag", marks=pytest.mark.slow),
+        "mesh for other machines",
+        pytest.param("missing text", marks=pytest.mark.slow),
+    ],
+)
 def test_a_process_says_the_same(command_line, tmp_path, name):
     """Found by the parser, before any device is there; by the mesh, once they are; and by the data."""
     arguments, words = MISTAKES[name]
     assert_plain_mistake(command_line.run("main", *arguments, f"--workdir={tmp_path}/run"), words)
 
 
-def test_all_problems_are_told_at_once(command_line, tmp_path):
+def test_all_problems_are_told_at_once(entry_point, tmp_path):
     wrong = ("--config.model.num_heads=7", "--config.optim.peak_lr=0", "--config.data.path=no_such_book.txt")
-    result = command_line.run("main", TINY, f"--workdir={tmp_path}", *wrong)
+    result = entry_point("main", TINY, f"--workdir={tmp_path}", *wrong)
     assert result.returncode == 2
     assert result.stderr.startswith("error: experiments/tiny.py does not fit together (3 problems):\n  ")
     for word in ("model.num_heads=7", "optim.peak_lr=0", "no_such_book.txt"):
         assert word in result.stderr
 
 
-def test_a_mistake_in_an_experiment_file_names_its_line(command_line, tmp_path):
+def test_a_mistake_in_an_experiment_file_names_its_line(entry_point, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "from experiments import base\n\n\ndef get_config():\n    config = base.get_config()\n"
         "    config.model.num_layer = 3\n    return config\n"
     )
-    result = command_line.run("main", f"--config={file}", f"--workdir={tmp_path}/run")
+    result = entry_point("main", f"--config={file}", f"--workdir={tmp_path}/run")
     assert_plain_mistake(result, ["mine.py:6", "num_layer", "num_layers"])
 
 
 @pytest.mark.parametrize("content", ["", pytest.param("short", marks=pytest.mark.slow)])
-def test_a_text_that_is_too_short_is_named(command_line, tmp_path, content):
+def test_a_text_that_is_too_short_is_named(entry_point, tmp_path, content):
     book = tmp_path / "book.txt"
     book.write_text(content)
-    result = command_line.run("main", TINY, f"--workdir={tmp_path}/run", f"--config.data.path={book}")
+    result = entry_point("main", TINY, f"--workdir={tmp_path}/run", f"--config.data.path={book}")
     assert_plain_mistake(result, ["book.txt"])
 
 
-def test_another_experiment_in_the_workdir_is_refused(command_line, finished, text):
+def test_another_experiment_in_the_workdir_is_refused(entry_point, finished, text):
     before = (finished / "config.json").read_text()
     other = (f"--config.data.path={text}", *SHORT, "--config.model.num_layers=3", "--config.seed=5")
-    result = command_line.run("main", TINY, f"--workdir={finished}", *other)
+    result = entry_point("main", TINY, f"--workdir={finished}", *other)
     assert result.returncode == 2
     for word in ("model.num_layers: ", "seed: 0 there, 5 here", "--workdir=DIR"):
         assert word in result.stderr
     assert (finished / "config.json").read_text() == before
 
 
-def test_another_text_in_the_workdir_is_refused(command_line, finished, tmp_path):
+def test_another_text_in_the_workdir_is_refused(entry_point, finished, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text("another text, long enough to be cut into windows. " * 200)
-    result = command_line.run("main", TINY, f"--workdir={finished}", f"--config.data.path={book}", *SHORT)
+    result = entry_point("main", TINY, f"--workdir={finished}", f"--config.data.path={book}", *SHORT)
     assert result.returncode == 2
     assert "data.fingerprint" in result.stderr
 
@@ -179,20 +186,21 @@ def test_a_damaged_file_of_a_workdir_is_named(entry_point, finished, tmp_path, n
     assert_plain_mistake(entry_point("sample.__main__", f"--workdir={tmp_path}/run"), [words])
 
 
-def test_damaged_metrics_of_a_checkpoint_are_named(command_line, finished, tmp_path):
+def test_damaged_metrics_of_a_checkpoint_are_named(entry_point, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run/checkpoints/40/metrics/metrics").write_text("{")
-    result = command_line.run("sample", f"--workdir={tmp_path}/run", "--step=best")
+    result = entry_point("sample.__main__", f"--workdir={tmp_path}/run", "--step=best")
     assert_plain_mistake(result, ["checkpoints are damaged", "remove the folder of its step"])
 
 
-def test_parameters_of_another_model_are_refused_and_not_called_damaged(command_line, finished, text, tmp_path):
+def test_parameters_of_another_model_are_refused_and_not_called_damaged(entry_point, finished, text, tmp_path):
     other = (f"--config.checkpoint.init_from={finished}", *SHORT, "--config.model.d_model=32")
-    result = command_line.run("main", TINY, f"--workdir={tmp_path}/run", f"--config.data.path={text}", *other)
+    result = entry_point("main", TINY, f"--workdir={tmp_path}/run", f"--config.data.path={text}", *other)
     assert_plain_mistake(result, [f"{finished}/checkpoints/40 is of another model", "set model.* as in"])
     assert "remove" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_end_the_run(command_line, text, tmp_path):
     """As in `python -m gptjax.main ... | head -1`."""
     reader, writer = os.pipe()
@@ -207,12 +215,12 @@ def test_a_reader_that_leaves_does_not_end_the_run(command_line, text, tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere")
-def test_a_workdir_that_may_not_be_written_is_named(command_line, tmp_path, text):
+def test_a_workdir_that_may_not_be_written_is_named(entry_point, tmp_path, text):
     """As root, a folder in /proc stands for one without permission."""
     folder = "/proc/run" if os.geteuid() == 0 else str(tmp_path / "locked" / "run")
     if os.geteuid() != 0:
         (tmp_path / "locked").mkdir(mode=0o500)
-    result = command_line.run("main", TINY, f"--workdir={folder}", f"--config.data.path={text}")
+    result = entry_point("main", TINY, f"--workdir={folder}", f"--config.data.path={text}")
     assert_plain_mistake(result, [folder, "cannot be written", "--workdir=DIR"])
 
 

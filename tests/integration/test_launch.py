@@ -380,6 +380,7 @@ def test_a_sweep_can_be_handed_to_slurm(cluster):
     assert {"--nodes=2", "--job-name=optim.peak_lr=3e-3,seed=1", "--config.seed=1"} < set(arguments)
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_main_the_flags_that_it_knows(cluster, command_line, text, tmp_path):
     result = cluster.run(
         *("launch/sweep.sh", CONFIG, "--vary=optim.schedule.name=wsd", f"--workdir={tmp_path}"),

@@ -148,6 +148,7 @@ def test_the_first_to_fail_is_named_and_gives_its_code(launch, act, code, words)
     assert err.splitlines()[-2:] == ["[0] bye", "[1] bye"] or err.splitlines()[-2:] == ["[1] bye", "[0] bye"]
 
 
+@pytest.mark.slow
 def test_those_that_do_not_notice_are_ended(launch):
     start = time.monotonic()
     returned, _, _ = end(launch("if number == 1:\n  sys.exit(3)\ntime.sleep(60)"))

@@ -70,14 +70,8 @@ def assert_same_run(workdir, reference):
         assert ours[step][0] == pytest.approx(norm, rel=1e-3)
 
 
-SLOW = (  # others are near
-    *("replica 8", "data parallel", "tensor 2 x fsdp 4", "tensor 4 x fsdp 2", "tensor 8", "accumulation 8"),
-    *("remat", "remat of all but products with weights", "unrolled", "fsdp 8"),
-    *("replica 2 x fsdp 4", "accumulation 2 on 8 devices", "context 4 x fsdp 2", "by hand, replica 2 x fsdp 4"),
-)
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in VARIANTS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_the_way_of_execution_does_not_change_the_run(command_line, text, reference, tmp_path, name):
     number, flags = VARIANTS[name]
     data, workdir = f"--config.data.path={text}", tmp_path / "run"

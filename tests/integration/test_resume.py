@@ -85,11 +85,9 @@ def test_killed_five_times_at_random_the_run_ends_the_same(command_line, text, u
 @pytest.mark.parametrize(
     ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
 )
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
-    command_line, text, uninterrupted, tmp_path, number, code
-):
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(command_line, text, finished, tmp_path, number, code):
     workdir = tmp_path / "run"
-    command = ("main", "--config=experiments/tiny.py", f"--workdir={workdir}", f"--config.data.path={text}", *LONG)
+    command = ("main", "--config=experiments/tiny.py", f"--workdir={workdir}", f"--config.data.path={text}", *SHORT)
     process = command_line.start(*command)
     wait_for(process, lambda: num_rows(workdir) >= 12)
     process.send_signal(number)
@@ -99,9 +97,9 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(
     assert "Traceback" not in err
     step = rows(workdir)[-1]["step"]
     assert f"stopped at step {step}, saved" in out
-    assert f"resumed from step {step}" in command_line.train(workdir, f"--config.data.path={text}", *LONG).stdout
-    assert facts(workdir) == facts(uninterrupted)
-    assert_equal_to_the_bit(workdir, uninterrupted, 100)
+    assert f"resumed from step {step}" in command_line.train(workdir, f"--config.data.path={text}", *SHORT).stdout
+    assert facts(workdir) == facts(finished)
+    assert_equal_to_the_bit(workdir, finished, 40)
 
 
 @pytest.mark.slow
@@ -142,6 +140,7 @@ def test_more_steps_are_refused_and_then_allowed_by_name(command_line, text, fin
     assert [row["step"] for row in rows(workdir)] == list(range(1, 46))
 
 
+@pytest.mark.slow
 def test_init_from_takes_parameters_and_resume_from_everything(command_line, text, finished, tmp_path):
     data = f"--config.data.path={text}"
     taken = command_line.train(tmp_path / "init", data, *SHORT, f"--config.checkpoint.init_from={finished}")

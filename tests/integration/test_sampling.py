@@ -31,7 +31,7 @@ def test_a_run_ends_with_a_sample_longer_than_its_context(finished):
 
 
 def test_text_in_a_pipe_and_on_a_terminal(sample):
-    """One seed gives one text, beside others in a pipe as well as streamed to a terminal; another seed another."""
+    """One seed gives one text, beside others in a pipe as well as streamed to a terminal."""
     likely = "--top_k=3"  # a carriage return would be translated differently
     piped = sample(f"--prompt={PROMPT}", "--prompt=", "--seed=3", likely)
     assert (piped.returncode, piped.stderr) == (0, "")
@@ -47,10 +47,6 @@ def test_text_in_a_pipe_and_on_a_terminal(sample):
     finally:
         os.close(terminal)
         os.close(shown)
-
-    other = sample(f"--prompt={PROMPT}", "--seed=4", "--step=40", likely)
-    assert other.returncode == 0
-    assert other.stdout != text + "\n"
 
 
 def test_the_prompt_comes_from_standard_input_and_a_stop_string_ends_the_text(sample):
@@ -73,14 +69,15 @@ def test_beams_find_one_text_whatever_the_seed_and_say_what_they_leave_out(sampl
     assert again.stderr == "note: --num_beams=3 leaves out --top_k\n"
 
 
-def test_a_prompt_beyond_the_context_is_noted(sample):
-    result = sample(f"--prompt={'x' * 100}")
+def test_a_prompt_beyond_the_context_is_noted(entry_point, finished):
+    result = entry_point("sample.__main__", f"--workdir={finished}", "--max_tokens=3", f"--prompt={'x' * 100}")
     assert result.returncode == 0
     assert result.stderr.count("\n") == 1
     assert "100 tokens" in result.stderr
     assert "64" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(sample):
     reader, writer = os.pipe()
     os.close(reader)
@@ -105,8 +102,8 @@ def test_a_reader_that_leaves_is_no_error(sample):
         (["--workdir=nowhere"], "nowhere"),
     ],
 )
-def test_a_mistake_is_plain_lines_and_exit_code_2(sample, options, words):
-    result = sample(*options)
+def test_a_mistake_is_plain_lines_and_exit_code_2(entry_point, finished, options, words):
+    result = entry_point("sample.__main__", f"--workdir={finished}", *options)
     assert result.returncode == 2
     assert result.stdout == ""
     assert words in result.stderr

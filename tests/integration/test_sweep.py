@@ -127,6 +127,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(sweep):
     assert "| seed=1 | failed | exit code 1: RuntimeError: no luck |" in report
 
 
+@pytest.mark.slow
 def test_no_more_than_so_many_run_at_a_time_and_as_many_as_can(sweep):
     code = "print(time.monotonic(), flush=True); time.sleep(0.4); print(time.monotonic())"
     returned, _, err = end(sweep(code, "--parallel=2"))

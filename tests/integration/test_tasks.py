@@ -71,11 +71,9 @@ def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, expe
     assert {label for _, label in predicted} <= {"a", "b"}
 
 
-def test_a_metric_that_none_measures_is_said_before_the_first_step(command_line, experiment, tmp_path):
+def test_a_metric_that_none_measures_is_said_before_the_first_step(entry_point, experiment, tmp_path):
     flag = "--config.evaluation.metric=mood/f2"
-    result = command_line.run(
-        "main", f"--config={experiment / 'mood.py'}", f"--workdir={tmp_path}/run", flag, XLA_FLAGS=PLAINLY
-    )
+    result = entry_point("main", f"--config={experiment / 'mood.py'}", f"--workdir={tmp_path}/run", flag)
     assert result.returncode == 2
     assert "evaluation.metric='mood/f2' is not measured; valid: loss, mood/loss, mood/accuracy" in result.stderr
     assert not rows(tmp_path / "run")

@@ -4,12 +4,10 @@ import json
 import types
 
 import numpy as np
-import pytest
 
 from gptjax import evaluation
 from gptjax.evaluation import Result
 from gptjax.tasks.scores import Counts, ratio
-from gptjax.types import UserError
 
 
 def result(*right, loss=0.5):
@@ -31,19 +29,6 @@ def test_of_several_they_are_named_by_task_and_the_losses_are_averaged():
     found = evaluation.numbers({"a": result(1), "b": result(0, loss=1.5)})
     assert found == {"loss": 1.0, "a/loss": 0.5, "a/accuracy": 1.0, "b/loss": 1.5, "b/accuracy": 0.0}
     assert evaluation.numbers({"a": result(1), "b": result(0, loss=None)})["loss"] is None
-
-
-@pytest.mark.parametrize(
-    ("metric", "criterion"), [("loss", 1.0), ("a/loss", 0.5), ("a/accuracy", -1.0), ("b/accuracy", 0.0)]
-)
-def test_the_best_has_the_least_criterion(metric, criterion):
-    found = evaluation.numbers({"a": result(1), "b": result(0, loss=1.5)})
-    assert evaluation.criterion(found, metric) == criterion
-
-
-def test_a_metric_that_is_not_measured_is_said():
-    with pytest.raises(UserError, match=r"evaluation\.metric='f1' is not measured; valid: loss, accuracy"):
-        evaluation.criterion({"loss": 1.0, "accuracy": 0.5}, "f1")
 
 
 def test_a_table_has_intervals_and_signatures():

@@ -140,3 +140,33 @@ def test_cudnn_attention_lowers_for_gpus(monkeypatch, axes):
     text = lowered("cuda", rules, None, monkeypatch, **axes)
     assert "fmha" in text
     assert "fmhaScaleBiasSoftmaxBackward" in text or "fmhaSoftmaxBackward" in text
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("num_kv_heads", [4, 1])
+def test_cudnn_attention_and_its_gradient_are_those_of_plain_attention(segments, window, num_kv_heads):
+    """Both in bfloat16, each compared with float32: cuDNN may err twice as much as plain attention at most."""
+    rng, (B, T, H, C) = np.random.default_rng(0), (2, 256, 4, 64)
+    q_BTHC, dy_BTHC = rng.standard_normal((2, B, T, H, C), np.float32)
+    k_BTKC, v_BTKC = rng.standard_normal((2, B, T, num_kv_heads, C), np.float32)
+    ids_BT = np.sort(rng.integers(1, 4, (B, T)), axis=1).astype(np.int32) if segments else None
+    visible = Visible.whole(ids_BT, T, window)
+
+    def run(kernel, dtype):
+        def both(*qkv):
+            y_BTHC, vjp = jax.vjp(lambda *qkv: kernel(*qkv, visible), *qkv)
+            return y_BTHC, vjp(dy_BTHC.astype(y_BTHC.dtype))
+
+        with jax.default_matmul_precision("highest"):
+            found = jax.jit(both)(*(x.astype(dtype) for x in (q_BTHC, k_BTKC, v_BTKC)))
+        return [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(found)]
+
+    def errors(found):
+        return [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, exact, strict=True)]
+
+    exact = run(kernels.xla, jnp.float32)
+    plain, flash = (errors(run(kernel, jnp.bfloat16)) for kernel in (kernels.xla, kernels.cudnn))
+    assert max(plain) < 0.01
+    assert all(ours <= 2 * other for ours, other in zip(flash, plain, strict=True)), (flash, plain)

@@ -20,7 +20,7 @@ from gptjax.registry import Choice
 from tests.params import random_params
 
 VARIANTS = {"lstm": LSTM, "gru": GRU}
-variants = pytest.mark.parametrize("name", VARIANTS)
+variants = pytest.mark.parametrize("name", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 B, T, H = 3, 6, 4
 
 

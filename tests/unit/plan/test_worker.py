@@ -18,6 +18,7 @@ class Fatal:
         return os.abort, ()
 
 
+@pytest.mark.slow
 def test_a_crash_costs_one_forecast_and_a_mistake_none():
     cfg = ExperimentConfig()
     cfg = dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, vocab_size=256, num_layers=1, d_model=32))

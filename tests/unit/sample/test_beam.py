@@ -24,7 +24,7 @@ SHAPES = {
     "lstm": SHAPE | {"block": Choice("lstm"), "seq_len": 16},
     "gru": SHAPE | {"block": Choice("gru"), "seq_len": 16},
 }
-BLOCKS = [pytest.param("transformer"), pytest.param("lstm"), pytest.param("gru", marks=pytest.mark.slow)]
+BLOCKS = ["transformer", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lstm", "gru"))]
 EOS = {"transformer": 17, "lstm": 32, "gru": 24}
 """A token that ends some texts of each model early and others not."""
 

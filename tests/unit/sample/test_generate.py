@@ -55,7 +55,7 @@ def likeliest(cfg, params, context):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("learned", "none_window"))) for name in VARIANTS]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "rotary_grouped")) for name in VARIANTS]
 )
 def test_greedy_with_a_cache_is_greedy_without(name):
     """Token for token, for prompts of unequal length in one batch."""
@@ -69,7 +69,7 @@ def test_greedy_with_a_cache_is_greedy_without(name):
     assert len(set(map(tuple, rows))) == len(rows), "the prompts make no difference: the test shows nothing"
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 50])
+@pytest.mark.parametrize("chunk", [3, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 50))])
 def test_the_chunk_makes_no_difference(chunk):
     """Beyond the end of a context, too: 90 tokens are almost two of them."""
     cfg, params = build()

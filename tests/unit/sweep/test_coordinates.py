@@ -40,7 +40,10 @@ def at_base(tmp_path_factory):
     return at
 
 
-@pytest.mark.parametrize("name", [pytest.param("mlp_output", marks=pytest.mark.slow), "stream", "logits"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("mlp_output", marks=pytest.mark.slow), pytest.param("stream", marks=pytest.mark.slow), "logits"],
+)
 def test_under_mup_sizes_stay(at_base, name):
     """After four updates, by the power of the width, in every layer."""
     assert np.all(np.abs(at_base(32).growth(name)[-1]) < 0.3), at_base(32).growth(name)[-1]

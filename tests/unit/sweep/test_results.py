@@ -1,5 +1,6 @@
 """What is read from the folders of runs, whole and half-done, and the statistics over seeds."""
 
+import dataclasses
 import json
 import shutil
 
@@ -124,6 +125,18 @@ def test_a_row_that_is_being_written_is_not_there_yet(runs):
         file.write('{"step": 30, "sp')
     result = read_result(runs[0])
     assert (result.state, result.step) == ("unfinished", 20)
+
+
+def test_a_run_that_gave_up_is_finished_and_done(runs):
+    """Patience of one: nothing better at step 20 than at 10 is an end, before step 40."""
+    cfg = runs[0].cfg
+    evaluation = dataclasses.replace(cfg.evaluation, every=10, patience=1)
+    run = dataclasses.replace(runs[0], cfg=dataclasses.replace(cfg, evaluation=evaluation))
+    write_run(run, 2.0, until=20)
+    assert (read_result(run).state, is_done(run)) == ("unfinished", False)
+    with open(run.workdir / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(row(30, 3.0, "valid")) + "\n")
+    assert (read_result(run).state, is_done(run)) == ("finished", True)
 
 
 def test_done_is_evaluated_and_saved_or_saved_once(runs):

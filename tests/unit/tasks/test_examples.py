@@ -65,6 +65,13 @@ def test_a_long_text_is_cut_and_keeps_its_end(task):
     assert segment.tokens_T[-1] == END
 
 
+def test_a_template_stays_whole_around_a_text_that_is_cut(task):
+    it = task("classification", "a.tsv", "0123456789\tx\n", **COLUMNS, template="say {text}!\n")
+    assert text_of(only(it, seq_len=11).tokens_T) == "say 0123!\n"
+    with pytest.raises(UserError, match=r"a\.tsv:1: tasks\.it\.template leaves no room within 6 tokens"):
+        only(it, seq_len=6)
+
+
 def test_several_labels_are_an_array(task):
     it = task("classification", "a.tsv", "both\tx,z\nnone\t\nmore\ty\n", **COLUMNS, separator=",")
     assert it.label_list == ["x", "y", "z"]
@@ -223,6 +230,17 @@ def test_letters_of_one_token_are_read_after_one_context(task):
     assert prediction.value == np.argmax(probabilities_V[257:260])
 
 
+def test_words_of_one_token_share_their_context_and_others_do_not(task):
+    words = {"text": ("0",), "label": "1", "words": (("x", "A"), ("y", "B"))}
+    it = task("prompted", "a.tsv", "fine\tx\ndull\ty\n", **words)
+    assert [len(it.segments(example, 64)) for example in it.examples("valid")] == [2, 2]  # a space and a letter
+    it = dataclasses.replace(it, setting=it.setting._replace(tokenizer=LetterTokenizer()))
+    assert [counted(*it.segments(example, 64)) for example in it.examples("valid")] == [
+        [("fine\nLabel:", 257)],
+        [("dull\nLabel:", 258)],
+    ]
+
+
 def test_of_a_context_that_is_too_long_the_end_is_kept(task):
     it = task("multiple_choice", "a.jsonl", jsonl({"query": "0123456789", "choices": ["ab"], "gold": 0}))
     (segment,) = it.segments(it.examples("valid")[0], 7)
@@ -301,7 +319,7 @@ def test_a_pair_has_to_fit_into_one_row(task):
     [
         ("classification", {"train": "no.tsv"}, "train='no.tsv' does not exist; give the file's path"),
         ("classification", {"weight": -1.0}, "weight=-1.0 is not 0 or more"),
-        ("classification", {"template": "x"}, "template='x' has no {text}"),
+        ("classification", {"template": "x"}, "template='x' must have {text} once"),
         ("tagging", {"scheme": "BILOU"}, "scheme='BILOU' is unknown; valid: BIO, IOB1, BIOES"),
         ("tagging", {"sub_word": "any"}, "sub_word='any' is unknown; valid: first, last"),
         ("seq2seq", {"measures": ("blue",)}, "measures holds 'blue'; valid: bleu, chrf, rouge, exact_match"),

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from gptjax.train.metrics import MetricsFile, Totals, finite
+from gptjax.train.metrics import MetricsFile, Totals, criterion, finite, seconds_at
 from gptjax.types import UserError
 
 
@@ -58,3 +58,22 @@ def test_totals_are_means_of_sums():
 @pytest.mark.parametrize(("number", "expected"), [(1.5, 1.5), (None, None), (math.nan, None), (-math.inf, None)])
 def test_what_json_cannot_say_is_null(number, expected):
     assert finite(number) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"), [("loss", 1.0), ("a/loss", 0.5), ("a/accuracy", -1.0), ("b/accuracy", 0.0)]
+)
+def test_the_best_has_the_least_criterion(metric, least):
+    assert criterion({"loss": 1.0, "a/loss": 0.5, "a/accuracy": 1.0, "b/accuracy": 0.0}, metric) == least
+
+
+def test_a_metric_that_is_not_measured_is_said():
+    with pytest.raises(UserError, match=r"evaluation\.metric='f1' is not measured; valid: loss, accuracy"):
+        criterion({"loss": 1.0, "accuracy": 0.5}, "f1")
+
+
+def test_the_time_of_steps_is_that_of_their_rows():
+    """Ten steps of half a second and ten of a whole one; a step between rows lies between their times."""
+    rows = [{"split": "train", "step": 10, "step_seconds": 0.5}, {"split": "train", "step": 20, "step_seconds": 1.0}]
+    rows.insert(1, {"split": "valid", "step": 10})
+    assert seconds_at(rows, np.array([5.0, 10.0, 20.0])).tolist() == [2.5, 5.0, 15.0]

@@ -86,7 +86,7 @@ def test_adapters_are_part_of_what_a_model_computes(tmp_path):
         read_params(Checkpoints(tmp_path, read_only=True), 4, asked(BODY))
 
 
-@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("kind", ["nf4", pytest.param("int8", marks=pytest.mark.slow)])
 def test_kernels_come_whole_and_are_kept_in_few_bits(tmp_path, kind):
     """On a mesh; and what was saved in few bits is taken as it is."""
     pytest.importorskip("qwix", reason="qwix is not installed: pip install 'gptjax[qlora]'")
