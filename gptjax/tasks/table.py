@@ -1,10 +1,11 @@
 """The table of tasks."""
 
-from gptjax.tasks.candidates import MultipleChoice, Prompted
 from gptjax.tasks.chat import Chatting
 from gptjax.tasks.classification import Classification
 from gptjax.tasks.language_modeling import LanguageModeling
+from gptjax.tasks.multiple_choice import MultipleChoice
 from gptjax.tasks.preference import Preference
+from gptjax.tasks.prompted import Prompted
 from gptjax.tasks.seq2seq import Seq2Seq
 from gptjax.tasks.tagging import Roles, Tagging
 

@@ -15,7 +15,7 @@ from gptjax.interop.imports import write_model
 from gptjax.model.config import ModelConfig
 from gptjax.sample.config import SampleConfig
 from gptjax.sample.generate import generate, sample_text
-from gptjax.tasks.candidates import MultipleChoice
+from gptjax.tasks.multiple_choice import MultipleChoice
 from gptjax.tasks.task import Setting
 from gptjax.types import UserError
 from tests import pretrained
