@@ -9,6 +9,7 @@ a dash. The regression (scikit-learn) is for tasks with one label a text; it is 
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def reached(workdir: Workdir, metric: str) -> dict[str, Any] | None:
     valid = [row for row in rows if row["split"] == "valid"]
     if not valid:
         return None
-    best = min(valid, key=lambda row: criterion(row, metric) or 0.0)
+    best = min(valid, key=lambda row: math.inf if row[metric] is None else criterion(row, metric) or 0.0)
     then, whole = seconds_at(rows, np.array([best["step"], rows[-1]["step"]], float)) / 60
     return {"step": best["step"], "value": best[metric], "minutes_until_then": float(then), "minutes": float(whole)}
 

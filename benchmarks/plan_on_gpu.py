@@ -24,7 +24,7 @@ CASES = {
 }
 
 
-def measure(case: str, steps: int) -> dict[str, float]:
+def measure(case: str, steps: int) -> dict[str, float | str | None]:
     """Runs steps of a case on the first device."""
     import jax
     import numpy as np

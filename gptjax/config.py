@@ -311,7 +311,8 @@ def fingerprint(cfg: ExperimentConfig) -> dict[str, Any]:
     """Returns the options that make a run what it is, flat; those that say only how it is executed are left out."""
     flat = flatten(to_plain(cfg))
     # Of the files of tasks their contents count, which whoever reads them adds.
-    files = {f"tasks.{name}.{split}" for name in cfg.tasks for split in ("train", "valid")}
+    paths = ("train", "valid", "train_target", "valid_target", "label_names")
+    files = {f"tasks.{name}.{path}" for name in cfg.tasks for path in paths}
     transient = {*_transient(ExperimentConfig), *files}
     return {path: value for path, value in flat.items() if not any(_under(path, group) for group in transient)}
 

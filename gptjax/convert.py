@@ -32,7 +32,7 @@ Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sa
                         a workdir, which is exported
   --to=DIR              what is written, whole or not at all; it must not exist, or be empty
   --tokenizer=FILE      the tokenizer of a llama2.c file (default: the only tok*.bin beside it)
-  --step=latest         checkpoint to export: latest, best (by validation loss) or a number
+  --step=latest         checkpoint to export: latest, best (by evaluation.metric) or a number
   --base=WORKDIR        the model that adapters belong to
   --format=huggingface  what a workdir is exported to: huggingface, peft (its adapters alone) or
                         workdir (another one, whose adapters are merged into the weights)
@@ -58,9 +58,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--to", required=True)
     parser.add_argument("--tokenizer")
     parser.add_argument("--base")
-    parser.add_argument("--step", type=checkpoint)
+    parser.add_argument("--step", type=flags.checkpoint)
     parser.add_argument("--format")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype")
     parser.add_argument("--shard_size", type=num_bytes)
     args = parser.parse(argv)
     if args.format is not None and args.format not in FORMATS:
@@ -71,6 +71,13 @@ def main(argv: Sequence[str]) -> int:
         if getattr(args, name) is not None and of_export != is_export:
             kind = "an export of a workdir" if of_export else "an import"
             raise UserError(f"--{name} belongs to {kind}, and --from={args.source} is none; leave it out")
+    for flag, value, idle in (
+        ("format", args.format, ("dtype", "shard_size") if args.format in ("peft", "workdir") else ()),
+        ("base", args.base, ("dtype", "tokenizer") if args.base is not None else ()),
+    ):
+        for name in idle:
+            if getattr(args, name) is not None:
+                raise UserError(f"--{name} changes nothing with --{flag}={value}; leave it out")
 
     from gptjax import distributed
 
@@ -90,7 +97,7 @@ def bring_model(args: argparse.Namespace, target: Path, console: "Console") -> s
     from gptjax.interop.source import open_pretrained
 
     pretrained = open_pretrained(args.source, args.tokenizer, console)
-    num_params = import_pretrained(pretrained, target, console, dtype=args.dtype)
+    num_params = import_pretrained(pretrained, target, console, dtype=args.dtype or "float32")
     return (
         f"imported {num_params:,} parameters to {target}; try python -m gptjax.sample --workdir={target} --prompt=TEXT"
     )
@@ -112,7 +119,10 @@ def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
     from gptjax import inference
     from gptjax.interop import exports, peft
 
-    cfg, params, tokenizer = inference.load(args.source, args.step or "latest")
+    which = args.step or "latest"
+    cfg, params, tokenizer = inference.load(args.source, which)
+    if heads := inference.classifiers(args.source, which):
+        console.say(f"left out: the classifiers of {', '.join(heads)}; they belong to tasks, not to the model")
     if args.format == "peft":
         count = peft.export_adapters(cfg, params, target)
         return f"exported {count:,} parameters of adapters to {target}; PEFT loads it beside their base model"
@@ -120,22 +130,17 @@ def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
         exports.export_merged(cfg, params, tokenizer, target, args.source)
         return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
     limit = {} if args.shard_size is None else {"shard_size": args.shard_size}
-    kind = exports.export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype, **limit)
+    kind = exports.export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype or "float32", **limit)
     return f"exported to {target}, as a model of the {kind} family; transformers loads it"
-
-
-def checkpoint(text: str) -> str | int:
-    """Reads the value of --step."""
-    return text if text in ("latest", "best") else int(text)
 
 
 def num_bytes(text: str) -> int:
     """Reads a size, such as 5GB, 200MB or a number of bytes."""
     digits = text.rstrip("KMGBkmgb")
-    number = int(digits) * UNITS[text[len(digits) :].upper() or "B"]
-    if number < 1:
+    unit = UNITS.get(text[len(digits) :].upper() or "B")
+    if unit is None or int(digits) < 1:
         raise ValueError(text)
-    return number
+    return int(digits) * unit
 
 
 if __name__ == "__main__":

@@ -166,9 +166,17 @@ def _is_whole(metric: str) -> bool:
     return "/" not in metric or metric.startswith("loss_by_position/")
 
 
-def try_metric(experiment: Experiment, params: Params) -> None:
-    """Scores one example of each task, so that a metric that none measures is said before the first step."""
+def rehearse(experiment: Experiment, params: Params) -> None:
+    """Reads all that evaluations will read and scores an example of each task: mistakes are said before the first step.
+
+    Raises UserError for an example that does not fit, and for an evaluation.metric that nothing measures.
+    """
     cfg = experiment.cfg
+    for task in experiment.tasks.tasks.values():
+        if isinstance(task, ExampleTask) and task.valid is not None:
+            task.validation_rows(row_length(experiment), cfg.evaluation.num_examples)
+            for example in task.examples("valid", cfg.evaluation.num_examples):
+                task.prompt(example, experiment.model.seq_len)
     if cfg.evaluation.metric != "loss":  # which all have
         one = dataclasses.replace(cfg, evaluation=dataclasses.replace(cfg.evaluation, num_examples=1, num_windows=1))
         results = score_all(dataclasses.replace(experiment, cfg=one), params)

@@ -49,11 +49,12 @@ class Experiment(Program):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What a checkpoint says of itself beside its step: the whole config, the identity and the tokenizer's hash."""
+        """What a checkpoint says of itself: config, identity, the tokenizer's hash, what its classifiers tell apart."""
         return {
             "config": config.to_plain(self.cfg),
             "fingerprint": self.identity,
             "tokenizer": self.tokenizer.fingerprint,
+            "classes": {name: list(task.classes) for name, task in self.tasks.tasks.items() if task.classes},
         }
 
 

@@ -26,3 +26,9 @@ def load(path: str, which: str | int = "latest") -> tuple[ModelConfig, Params, T
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), model.param_shapes(model_cfg)
     )
     return model_cfg, read_params(checkpoints, step, abstract), tokenizer
+
+
+def classifiers(path: str, which: str | int = "latest") -> list[str]:
+    """Returns the tasks whose classifiers a checkpoint of a workdir holds."""
+    checkpoints, step = open_checkpoint(Workdir(path), which)
+    return sorted({name.split("/")[1] for name in checkpoints.param_shapes(step) if name.startswith("classifiers/")})

@@ -19,7 +19,7 @@ from gptjax.registry import Choice
 from gptjax.sample.generate import sample_text
 from gptjax.train import throughput
 from gptjax.train.checkpoint import Checkpoints, open_checkpoint
-from gptjax.train.identity import refuse_foreign_tokenizer, refuse_other_run
+from gptjax.train.identity import refuse_foreign_tokenizer, refuse_other_classes, refuse_other_run
 from gptjax.train.metrics import criterion
 from gptjax.train.profile import Profiler
 from gptjax.train.progress import Display
@@ -59,7 +59,7 @@ def train(cfg: ExperimentConfig, path: str, allow_change: Sequence[str]) -> int:
         experiment = with_references(experiment, display)
         start = int(state.step)
         if start == 0:
-            evaluation.try_metric(experiment, state.evaluation_params)
+            evaluation.rehearse(experiment, state.evaluation_params)
         records = stack.enter_context(Records(workdir, display, start, cfg.optim.num_steps))
         records.text(start, "config", json.dumps(config.to_plain(cfg), indent=2))
         if distributed.is_primary():
@@ -122,6 +122,7 @@ def adopted(experiment: Experiment, display: Display) -> Params:
     assert init_from is not None
     other, step = open_checkpoint(Workdir(init_from), "latest")
     refuse_foreign_tokenizer(experiment.tokenizer, other, step, Workdir(init_from))
+    refuse_other_classes(experiment.meta["classes"], other, step, Workdir(init_from))
     key = stream_key(experiment.cfg.seed, "init", 0)
     params, lines = start_from(other, step, experiment.model, experiment.abstract.params, experiment.layout, key)
     for line in (f"parameters from step {step} of {init_from}", *lines):
@@ -264,13 +265,13 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     checkpoints, step = open_checkpoint(workdir, which)
     own = config.from_config_dict(workdir.read_config(), str(workdir.config))
     tokenizer = Choice("saved", {"path": str(workdir.tokenizer)})
-    experiment = build(
-        dataclasses.replace(cfg, model=own.model, data=dataclasses.replace(cfg.data, tokenizer=tokenizer))
-    )
+    everything = dataclasses.replace(cfg.optim, trained="all", top_layers=None)  # nothing is: any model will do
+    data = dataclasses.replace(cfg.data, tokenizer=tokenizer)
+    experiment = build(dataclasses.replace(cfg, model=own.model, data=data, optim=everything))
     refuse_foreign_tokenizer(experiment.tokenizer, checkpoints, step, workdir)
+    refuse_other_classes(experiment.meta["classes"], checkpoints, step, workdir)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
-    if cfg.checkpoint.init_from is not None:
-        experiment = with_references(experiment, display)
+    experiment = with_references(experiment, display)
     results = evaluation.score_all(experiment, read_params(checkpoints, step, experiment.abstract.params))
     display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
     if distributed.is_primary():

@@ -3,6 +3,7 @@
 A record knows file and line, so that who finds a label wrong can say where it stands.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,14 @@ class Record:
     def where(self) -> str:
         """FILE:LINE, to begin a message with."""
         return f"{self.layout.file}:{self.line}"
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Puts FILE:LINE before the message of a mistake within, which knows the content alone."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{self.where}: {error}") from None
 
     def text(self, name: str) -> str:
         """Returns a value as one text: its parts with spaces between them."""
@@ -155,11 +164,14 @@ def read_aligned(files: Mapping[str, str | Path]) -> list[Record]:
 
 
 def write_records(
-    path: str | Path, records: Sequence[Record], predictions: Mapping[str, Sequence[str | Sequence[str]]]
+    path: str | Path,
+    records: Sequence[Record],
+    predictions: Mapping[str, Sequence[str | Sequence[str]]],
+    separator: str = ",",
 ) -> Path:
     """Writes records of one file with predictions in place of values, and returns the path, without .gz.
 
-    `predictions` holds for each name a text a record, or a list of them (labels, which a cell parts by commas). Where a
+    `predictions` holds for each name a text a record, or a list of them (labels, parted in a cell). Where a
     name had several columns, the first takes it and the others are emptied. A name without column gets one of its own:
     the last of a table, a key of .jsonl. Of files whose lines belong together, the one that is predicted is written.
     """
@@ -169,11 +181,15 @@ def write_records(
     if layout.format is None:
         (texts,) = predictions.values()
         return write_lines(path, (flat(text if isinstance(text, str) else " ".join(text)) for text in texts))
-    return write_lines(path, _lines(layout, layout.format, records, predictions))
+    return write_lines(path, _lines(layout, layout.format, records, predictions, separator))
 
 
 def _lines(
-    layout: Layout, format: Format, records: Sequence[Record], predictions: Mapping[str, Sequence[str | Sequence[str]]]
+    layout: Layout,
+    format: Format,
+    records: Sequence[Record],
+    predictions: Mapping[str, Sequence[str | Sequence[str]]],
+    separator: str,
 ) -> Iterator[str]:
     if layout.header is not None:
         yield format.line([*layout.header, *(name for name in predictions if name not in layout.columns)])
@@ -181,7 +197,7 @@ def _lines(
         content = record.content
         for name, texts in predictions.items():
             column, *others = layout.columns[name] if name in layout.columns else (format.new(content, name),)
-            content = format.put(content, column, texts[number])
+            content = format.put(content, column, texts[number], separator)
             for other in others:
                 content = format.put(content, other, "")
         yield format.line(content)

@@ -36,8 +36,8 @@ class Format(Protocol):
         """Returns the texts in a column of a row: one, or as many as a list holds."""
         ...
 
-    def put(self, content: Any, column: Column, texts: str | Sequence[str]) -> Any:
-        """Returns the row with other texts in a column."""
+    def put(self, content: Any, column: Column, texts: str | Sequence[str], separator: str = ",") -> Any:
+        """Returns the row with other texts in a column; several are a list, or parted by the separator."""
         ...
 
     def new(self, content: Any, name: str) -> Column:
@@ -55,7 +55,7 @@ def flat(text: str) -> str:
 
 
 class _Cells:
-    """Columns of a table are numbered from 0, or from -1 backwards; several labels of a cell are parted by commas."""
+    """Columns of a table are numbered from 0, or from -1 backwards."""
 
     def texts(self, content: list[str], column: Column, where: str) -> list[str]:
         number = int(column)
@@ -63,8 +63,8 @@ class _Cells:
             raise UserError(f"{where}: there is no column {number}; this line has {len(content)}, counted from 0")
         return [content[number]]
 
-    def put(self, content: list[str], column: Column, texts: str | Sequence[str]) -> list[str]:
-        text = texts if isinstance(texts, str) else ",".join(texts)
+    def put(self, content: list[str], column: Column, texts: str | Sequence[str], separator: str = ",") -> list[str]:
+        text = texts if isinstance(texts, str) else separator.join(texts)
         number = int(column) + len(content) if int(column) < 0 else int(column)
         return [*content[:number], text, *content[number + 1 :]]
 
@@ -139,7 +139,7 @@ class Jsonl:
                 raise UserError(f"{where}: field {column!r} holds {shown}, which is no text and no list of texts")
         return [item if isinstance(item, str) else json.dumps(item) for item in items]
 
-    def put(self, content: dict, column: Column, texts: str | Sequence[str]) -> dict:
+    def put(self, content: dict, column: Column, texts: str | Sequence[str], separator: str = ",") -> dict:
         column = str(column)
         if _member(content, column) is _MISSING:
             return {**content, column: _like(None, texts)}
@@ -221,8 +221,8 @@ class Txt:
         word, _, rest = content.partition(" ")
         return [{"line": content, "word": word, "class": word.partition(":")[0], "rest": rest}[str(column)]]
 
-    def put(self, content: str, column: Column, texts: str | Sequence[str]) -> str:
-        text = flat(texts if isinstance(texts, str) else ",".join(texts))
+    def put(self, content: str, column: Column, texts: str | Sequence[str], separator: str = ",") -> str:
+        text = flat(texts if isinstance(texts, str) else separator.join(texts))
         word, _, rest = content.partition(" ")
         return {"line": text, "rest": f"{word} {text}"}.get(str(column), f"{text} {rest}")
 

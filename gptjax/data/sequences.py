@@ -6,7 +6,7 @@ Shapes: B batch, R rows asked for, T position.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -190,3 +190,14 @@ class OfTask:
         shape = batch.tokens_BT.shape
         others = {name: np.zeros((*shape, *dims), dtype) for name, (dims, dtype) in self.label_arrays.items()}
         return batch._replace(labels={**others, **batch.labels, "task": np.full(shape, self.number, np.int32)})
+
+
+def scored_windows(tokens: Sequence[int], start: int, seq_len: int) -> Iterator[tuple[Sequence[int], int]]:
+    """Cuts a row into windows of at most seq_len + 1 tokens, each with the number of tokens at its end that it scores.
+
+    Every token from `start` on is scored once; a window begins as early as it can.
+    """
+    assert start >= 1, "the first token has nothing that it could follow from"
+    for at in range(start, len(tokens), seq_len):
+        end = min(at + seq_len, len(tokens))
+        yield tokens[max(0, end - seq_len - 1) : end], end - at

@@ -46,6 +46,11 @@ class Tokenizer(ABC):
         return self.encode_many([text])[0]
 
     @property
+    def begin(self) -> list[int]:
+        """What texts begin with: a token, or nothing."""
+        return [] if self.bos_id is None else [self.bos_id]
+
+    @property
     def special_tokens(self) -> Mapping[str, int]:
         """The ids of special tokens, by the names that templates call them."""
         return {}

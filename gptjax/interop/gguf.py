@@ -68,9 +68,8 @@ class GGUFModel(Pretrained):
             raise UserError(
                 f"{path} is of the architecture {self._architecture!r}; {did_you_mean(self._architecture, NAMES)}"
             )
-        metadata = self._file.metadata
-        if "split.count" in metadata and metadata["split.count"] > 1:
-            raise UserError(f"{path} is one part of {metadata['split.count']}; join them (gguf-split --merge)")
+        if (count := self._value("split.count", int, 1)) > 1:
+            raise UserError(f"{path} is one part of {count}; join them (gguf-split --merge)")
         self._names = self._hugging_face_names()
         self.config: Mapping[str, Any] = self._gpt2() if self._architecture == "gpt2" else self._llama()
         self._check_heads()

@@ -63,7 +63,7 @@ class HuggingFaceModel(Pretrained):
         if (single := self._folder / WEIGHTS).is_file() and not index.is_file():
             return {single: None}
         if not index.is_file():
-            raise UserError(f"{self._folder} holds no {WEIGHTS}{_pickles(self._folder)}")
+            raise UserError(f"{self._folder} holds no {WEIGHTS}{pickles(self._folder)}")
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise UserError(f"{index} has no weight_map of names to files; get it again")
@@ -125,8 +125,9 @@ def _dicts(values: Any) -> list[dict]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file; raises UserError where there is none, or it is damaged."""
+    text = _read(path)
     try:
-        value = json.loads(_read(path))
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON ({error}); get it again") from None
     if not isinstance(value, dict):
@@ -143,7 +144,8 @@ def _read(path: Path) -> str:
         raise UserError(f"{path} cannot be read ({error.strerror}); get it again") from None
 
 
-def _pickles(folder: Path) -> str:
+def pickles(folder: Path) -> str:
+    """Says, behind what a folder lacks, what else it should be, or that a pickle is not loaded."""
     found = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if not found:
         return "; it should be a folder that `save_pretrained` wrote"

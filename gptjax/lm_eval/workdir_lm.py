@@ -122,8 +122,7 @@ class WorkdirLM(LM):
 
     def _begun(self, tokens: list[int]) -> list[int]:
         """Returns tokens after what a text begins with; where that is nothing, an empty text is an end of document."""
-        begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
-        return begin + tokens or [self.tokenizer.eos_id or 0]
+        return self.tokenizer.begin + tokens or [self.tokenizer.eos_id or 0]
 
     def _likelihoods(self, rows: Sequence[list[int]], starts: Sequence[int], name: str) -> list[Likelihood]:
         return likelihoods(self.cfg, self.params, rows, starts, batch_size=self.batch_size, progress=_shown(name))

@@ -38,7 +38,7 @@ Continues each prompt with the model of DIR, or answers it with --chat.
   --num_beams=1             above 1: beam search for the likeliest text, without the rules above
   --length_penalty=1        beam search ranks texts by log-probability / length ** penalty
   --seed=0                  the same seed gives the same text, another seed another
-  --step=latest             which checkpoint: latest, best (by validation loss) or a number
+  --step=latest             which checkpoint: latest, best (by evaluation.metric) or a number
   --help                    this text
 
 The text appears while it is made, on a terminal and with one prompt; otherwise whole.

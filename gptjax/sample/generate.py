@@ -162,8 +162,7 @@ def stream_text(
     A prompt begins with the tokenizer's beginning of a text, where it has one. Else an empty prompt goes on from the
     end-of-document token, or from id 0 where the tokenizer has none.
     """
-    begin = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    ids = [begin + tokenizer.encode(prompt).tolist() or [tokenizer.eos_id or 0] for prompt in prompts]
+    ids = [tokenizer.begin + tokenizer.encode(prompt).tolist() or [tokenizer.eos_id or 0] for prompt in prompts]
     texts = [Text(tokenizer, sample_cfg.stop, continued=bool(prompt)) for prompt in prompts]
     ends = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
     yield from stream_rows(cfg, params, tokenizer, ids, texts, sample_cfg, seed, ends=ends, chunk=chunk)

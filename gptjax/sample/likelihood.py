@@ -3,7 +3,7 @@
 Shapes: B row, T position, S scored position, D model width, V vocabulary.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax import model
+from gptjax.data.sequences import scored_windows
 from gptjax.model.config import ModelConfig
 from gptjax.sample.batches import batches
 from gptjax.sample.prefill import bucket, pad
@@ -38,11 +39,11 @@ def likelihoods(
 ) -> list[Likelihood]:
     """Returns of each row the likelihood of its tokens from `start` (at least 1) on, given those before them.
 
-    They see as many of the tokens before them as the model has room for; where they are more than that, see `windows`.
+    They see as many of the tokens before them as the model has room for; beyond that, `scored_windows` cuts.
     `progress` passes batches on, and may show how they go by.
     """
     cfg = cfg.resolve()
-    parts = [(r, *window) for r in range(len(rows)) for window in windows(rows[r], starts[r], cfg.seq_len)]
+    parts = [(r, *window) for r in range(len(rows)) for window in scored_windows(rows[r], starts[r], cfg.seq_len)]
     logprobs, is_greedy = [0.0] * len(rows), [True] * len(rows)
     for numbers in progress(list(batches([len(tokens) for _, tokens, _ in parts], batch_size))):
         inputs_BT, length_B = pad([parts[i][1][:-1] for i in numbers], cfg.seq_len)
@@ -56,17 +57,6 @@ def likelihoods(
             logprobs[r] += float(logprob)
             is_greedy[r] &= bool(greedy)
     return list(map(Likelihood, logprobs, is_greedy))
-
-
-def windows(tokens: Sequence[int], start: int, seq_len: int) -> Iterator[tuple[Sequence[int], int]]:
-    """Cuts a row into windows of at most seq_len + 1 tokens, each with the number of tokens at its end that it scores.
-
-    Every token from `start` on is scored once; a window begins as early as it can.
-    """
-    assert start >= 1, "the first token has nothing that it could follow from"
-    for at in range(start, len(tokens), seq_len):
-        end = min(at + seq_len, len(tokens))
-        yield tokens[max(0, end - seq_len - 1) : end], end - at
 
 
 @partial(jax.jit, static_argnames="cfg")

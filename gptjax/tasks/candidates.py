@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gptjax.data.sequences import Packed, Rows, Segment
-from gptjax.tasks.language_modeling import next_token_losses
+from gptjax.tasks.language_modeling import next_token_loss, next_token_losses
 from gptjax.tasks.seq2seq import answered
 from gptjax.tasks.task import ExampleTask, Heads, Prediction
 from gptjax.types import Array, Batch, Metrics, UserError
@@ -72,8 +72,7 @@ class Candidates(ExampleTask):
     def _segment(self, example: Any, context: str, continuation: str, seq_len: int) -> Segment:
         tokenizer = self.setting.tokenizer
         assert tokenizer is not None
-        first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        before = [*first, *tokenizer.encode(context).tolist()] or [tokenizer.eos_id or 0]
+        before = [*tokenizer.begin, *tokenizer.encode(context).tolist()] or [tokenizer.eos_id or 0]
         after = self._after(continuation)
         if not after or len(after) > seq_len:
             raise UserError(
@@ -93,8 +92,7 @@ class Candidates(ExampleTask):
 
     def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
         """Returns `loss` in nats a token of the continuations."""
-        nll_BT, _ = next_token_losses(heads.unembed, x_BTD, batch.targets_BT, self.setting.num_chunks)
-        return {"loss": (jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT))}
+        return {"loss": next_token_loss(heads, x_BTD, batch, self.setting.num_chunks)}
 
     def outputs(self, heads: Heads, x_BTD: Array, batch: Batch) -> Array:
         """Returns of each target its log-probability, and whether it is the likeliest token: a last dim of 2.

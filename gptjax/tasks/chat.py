@@ -9,16 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax.data.chat import Chat
 from gptjax.data.records import Record, read_records, write_records
 from gptjax.data.sequences import Segment
 from gptjax.sample.config import SampleConfig
-from gptjax.tasks.language_modeling import next_token_losses
+from gptjax.tasks import text_scores
+from gptjax.tasks.language_modeling import next_token_loss
 from gptjax.tasks.scores import Counts
-from gptjax.tasks.seq2seq import MEASURES
 from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
 
@@ -54,10 +53,7 @@ class Chatting(ExampleTask):
     def problems(self) -> list[str]:
         """Options that do not fit, besides."""
         found = super().problems() + self.sampling().validate()
-        for measure in self.measures:
-            if measure not in MEASURES:
-                found.append(f"measures holds {measure!r}; valid: {', '.join(MEASURES)}")
-        return found
+        return found + text_scores.unknown(self.measures)
 
     @functools.cached_property
     def chat(self) -> Chat:
@@ -88,7 +84,8 @@ class Chatting(ExampleTask):
 
     def segments(self, example: Conversation, seq_len: int) -> list[Segment]:
         """Returns a conversation; raises UserError where it does not fit, or where no answer is left of it."""
-        encoded = self.chat.encode(example.messages)
+        with example.record.named():
+            encoded = self.chat.encode(example.messages)
         if len(encoded.ids_L) > seq_len + 1 and not self.cut:
             raise UserError(
                 f"{example.record.where}: the conversation has {len(encoded.ids_L)} tokens and model.seq_len is "
@@ -105,8 +102,7 @@ class Chatting(ExampleTask):
 
     def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
         """Returns `loss` in nats a token of the answers."""
-        nll_BT, _ = next_token_losses(heads.unembed, x_BTD, batch.targets_BT, self.setting.num_chunks)
-        return {"loss": (jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT))}
+        return {"loss": next_token_loss(heads, x_BTD, batch, self.setting.num_chunks)}
 
     # ---- predictions
 
@@ -114,7 +110,9 @@ class Chatting(ExampleTask):
         """Returns the conversation up to its last answer, of which the end fits; None where answers are not scored."""
         if not self.measures:
             return None
-        return self.chat.prompt(example.messages[:-1])[-max(1, seq_len - self.max_tokens) :]
+        room = self.room_for_prompt(seq_len)
+        with example.record.named():
+            return self.chat.prompt(example.messages[:-1])[-room:]
 
     @property
     def ends(self) -> Collection[int]:
@@ -134,7 +132,8 @@ class Chatting(ExampleTask):
     def counts(self, examples: Sequence[Conversation], predictions: Sequence[Prediction]) -> Sequence[Counts]:
         """Measures what the options name, against the last answer."""
         references = [[example.messages[-1]["content"]] for example in examples]
-        return [MEASURES[measure](references, [p.value for p in predictions]) for measure in self.measures]
+        texts = [prediction.value for prediction in predictions]
+        return [text_scores.MEASURES[measure](references, texts) for measure in self.measures]
 
     def write(
         self, path: Path, source: str, examples: Sequence[Conversation], predictions: Sequence[Prediction]

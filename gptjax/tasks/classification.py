@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gptjax.data.lines import read_lines
 from gptjax.data.records import Record, read_records, write_records
 from gptjax.data.sequences import LabelArrays, Segment
 from gptjax.tasks.label_scores import several_labels, single_label
@@ -53,9 +54,20 @@ class Classification(ExampleTask):
         found = super().problems()
         if self.template.count("{text}") != 1:
             found.append(f"template={self.template!r} must have {{text}} once, where the text goes")
+        if self.separator == "":
+            found.append("separator='' parts no labels; None takes each value as one label")
+        if len(set(self.labels)) < len(self.labels):
+            found.append(f"labels={self.labels} holds a label twice; name each once")
+        if self.label_names is not None and not Path(self.label_names).expanduser().is_file():
+            found.append(f"label_names={self.label_names!r} is no file that exists; give the file's path")
         if not 0 <= self.lm_weight < float("inf"):
             found.append(f"lm_weight={self.lm_weight} is not 0 or more; 0.5 is GPT-1's")
         return found
+
+    @property
+    def learned_files(self) -> Sequence[str]:
+        """Examples, and the file that numbers the labels."""
+        return [*super().learned_files, *([self.label_names] if self.train and self.label_names else [])]
 
     # ---- examples
 
@@ -69,13 +81,12 @@ class Classification(ExampleTask):
         return found if self.until is None else [label.partition(self.until)[0] for label in found]
 
     @functools.cached_property
-    def label_list(self) -> list[str]:
+    def classes(self) -> list[str]:
         """All labels in the order of the classifier's outputs: as configured, or sorted as they occur in training."""
         if self.labels:
             return list(self.labels)
         if self.label_names is not None:
-            names = Path(self.label_names).expanduser().read_text(encoding="utf-8").splitlines()
-            return [str(number) for number in range(len(names))]
+            return [str(number) for number, _ in enumerate(read_lines(Path(self.label_names).expanduser()))]
         if self.train is None:
             raise UserError(
                 f"tasks.{self.name} has neither labels nor a file to learn from; set tasks.{self.name}.labels"
@@ -84,12 +95,7 @@ class Classification(ExampleTask):
 
     @functools.cached_property
     def _number(self) -> dict[str, int]:
-        return {label: number for number, label in enumerate(self.label_list)}
-
-    @property
-    def num_labels(self) -> int:
-        """One output a label."""
-        return len(self.label_list)
+        return {label: number for number, label in enumerate(self.classes)}
 
     @property
     def unembeds(self) -> bool:
@@ -107,7 +113,7 @@ class Classification(ExampleTask):
     @property
     def label_arrays(self) -> LabelArrays:
         """Which labels hold, where there may be several; the weight of each position's next token, where it has one."""
-        arrays = {} if self.separator is None else {self._several: ((self.num_labels,), "float32")}
+        arrays = {} if self.separator is None else {self._several: ((len(self.classes),), "float32")}
         return {**arrays, self._next: ((), "float32")} if self.lm_weight else arrays
 
     def segments(self, example: Record, seq_len: int) -> list[Segment]:
@@ -128,7 +134,7 @@ class Classification(ExampleTask):
         if self.separator is None:
             targets_T[-1] = numbers[0]
         else:
-            extra[self._several] = np.zeros((T, self.num_labels), np.float32)
+            extra[self._several] = np.zeros((T, len(self.classes)), np.float32)
             extra[self._several][-1, numbers] = 1
         if self.lm_weight:
             extra[self._next] = np.append(np.full(T - 1, 1 / max(1, T - 1), np.float32), np.float32(0))
@@ -136,7 +142,7 @@ class Classification(ExampleTask):
 
     def _known(self, example: Record, label: str) -> int:
         if label not in self._number:
-            valid = ", ".join(self.label_list[:20]) + (", ..." if len(self.label_list) > 20 else "")
+            valid = ", ".join(self.classes[:20]) + (", ..." if len(self.classes) > 20 else "")
             raise UserError(
                 f"{example.where}: the label {label!r} is unknown to tasks.{self.name}; valid: {valid}; mend the file, "
                 f"or set tasks.{self.name}.labels"
@@ -173,17 +179,18 @@ class Classification(ExampleTask):
         """Returns the likeliest label, or all that are likelier than not."""
         logprobs_L = outputs[0][-1]
         if self.separator is None:
-            return Prediction(self.label_list[int(np.argmax(logprobs_L))], logprobs_L)
-        return Prediction([self.label_list[i] for i in np.flatnonzero(logprobs_L > np.log(0.5))], logprobs_L)
+            return Prediction(self.classes[int(np.argmax(logprobs_L))], logprobs_L)
+        return Prediction([self.classes[i] for i in np.flatnonzero(logprobs_L > np.log(0.5))], logprobs_L)
 
     def counts(self, examples: Sequence[Record], predictions: Sequence[Prediction]) -> Sequence[Counts]:
         """Measures accuracy and F1, or micro and macro F1 and the exact matches of sets."""
         gold = [self.labels_of(example) for example in examples]
         predicted = [prediction.value for prediction in predictions]
         if self.separator is None:
-            return [single_label([labels[0] for labels in gold], predicted, self.label_list)]
-        return [several_labels(gold, predicted, self.label_list)]
+            return [single_label([labels[0] for labels in gold], predicted, self.classes)]
+        return [several_labels(gold, predicted, self.classes)]
 
     def write(self, path: Path, source: str, examples: Sequence[Record], predictions: Sequence[Prediction]) -> Path:
         """Writes the rows of the file with predicted labels in the label's column."""
-        return write_records(as_in(path, source), examples, {"label": [p.value for p in predictions]})
+        labels = {"label": [prediction.value for prediction in predictions]}
+        return write_records(as_in(path, source), examples, labels, self.separator or ",")

@@ -112,6 +112,12 @@ def later(batch: Batch, places: int) -> tuple[Array, Array]:
     return shift(batch.targets_BT), shift(batch.loss_mask_BT) * same_BT
 
 
+def next_token_loss(heads: Heads, x_BTD: Array, batch: Batch, num_chunks: int = 1) -> tuple[Array, Array]:
+    """Returns the cross-entropy in nats of the targets that the mask counts, as (sum, count)."""
+    nll_BT, _ = next_token_losses(heads.unembed, x_BTD, batch.targets_BT, num_chunks)
+    return jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT)
+
+
 def next_token_losses(
     unembed: Callable,
     x_BTD: Array,

@@ -35,7 +35,7 @@ class Mixture:
     @property
     def classifiers(self) -> tuple[tuple[str, int], ...]:
         """Name and size of each classifier that the model needs."""
-        return tuple((name, task.num_labels) for name, task in self.tasks.items() if task.num_labels)
+        return tuple((name, len(task.classes)) for name, task in self.tasks.items() if task.classes)
 
     @property
     def unembeds(self) -> bool:

@@ -47,6 +47,8 @@ class MultipleChoice(Candidates):
         found = super().problems()
         if "{query}" not in self.template:
             found.append(f"template={self.template!r} has no {{query}}; put it where the question goes")
+        if self.letters and "{choices}" not in self.template:
+            found.append(f"template={self.template!r} shows no {{choices}}, whose letters=True are candidates; add it")
         if self.shots < 0:
             found.append(f"shots={self.shots} is negative; 0 shows none")
         if self.shots and self.train is None:
@@ -78,11 +80,15 @@ class MultipleChoice(Candidates):
     def pairs(self, example: Record) -> Sequence[tuple[str, str]]:
         """Returns context and continuation of each candidate."""
         shown = self._shown(example)
+        return [(f"{shown}{context}", continuation) for context, continuation in self._alone(example)]
+
+    def _alone(self, example: Record) -> Sequence[tuple[str, str]]:
+        """Returns the same without anything before."""
         if self.choices is None:
             continuation = example.text("continuation")
-            return [(f"{shown}{self._context(query, ())}", continuation) for query in example.texts("query")]
+            return [(self._context(query, ()), continuation) for query in example.texts("query")]
         choices = example.texts("choices")
-        context = f"{shown}{self._context(example.text('query'), choices)}"
+        context = self._context(example.text("query"), choices)
         return [(context, _letter(i) if self.letters else choice) for i, choice in enumerate(choices)]
 
     def _context(self, query: str, choices: Sequence[str]) -> str:
@@ -96,10 +102,8 @@ class MultipleChoice(Candidates):
         if self.shots:
             pool = [e for e in self.examples("train") if self.group is None or e.text("group") == group]
             for shot in pool[: self.shots]:
-                choices = shot.texts("choices")
-                right = self.gold(shot)
-                answer = _letter(right) if self.letters else choices[right]
-                parts.append(f"{self._context(shot.text('query'), choices)} {answer}\n\n")
+                context, answer = self._alone(shot)[self.gold(shot)]
+                parts.append(f"{context} {answer}\n\n")
         return "".join(parts)
 
     def gold(self, example: Record) -> int:

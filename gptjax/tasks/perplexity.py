@@ -1,62 +1,108 @@
-"""Figures of language models that no tokenizer changes: perplexity by word and bits by byte; and WikiText's plain text.
+"""How well a model predicts the documents of a text.
 
-WikiText is published as tokens. A model of plain text reads it detokenised, and is scored by the tokens of the
-original, so that its perplexity by word compares with published ones.
+Shapes: B batch, T position, D model width, E documents.
 """
 
-import math
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from gptjax.tasks.scores import Array, Counts, ratio
+from gptjax.data.lines import read_lines, write_lines
+from gptjax.data.sequences import Segment, scored_windows
+from gptjax.tasks.language_modeling import next_token_loss, next_token_losses
+from gptjax.tasks.perplexity_scores import count_words, detokenize_wikitext, perplexities
+from gptjax.tasks.scores import Counts
+from gptjax.tasks.seq2seq import answered
+from gptjax.tasks.task import ExampleTask, Heads, Prediction
+from gptjax.types import Array, Batch, Metrics, UserError
 
-_RULES = [
-    (r" @([-,.])@ ", r"\1"),  # within a word or a number: red @-@ tipped, 3 @,@ 462, 0 @.@ 7
-    (r" (['’](?:s|t|m|d|re|ve|ll)\b)", r"\1"),  # clitics: lobster 's, can 't
-    (r"(?<=s) ' ", "' "),  # the genitive of plurals: Linnaeus ' concept
-    (r" ([,.;:!?%)\]])", r"\1"),
-    (r"([(\[$£]) ", r"\1"),
-    (r'" ([^"]*?) "', r'"\1"'),  # quotes come in pairs
-    (r"(?<!=)((?:= )+=)(?!=)", lambda match: match[0].replace(" ", "")),  # levels of headings: = = = to ===
-]
-
-
-def detokenize_wikitext(text: str) -> str:
-    """Returns WikiText as people would write it, line by line; every line of it stays a line, without spaces around it.
-
-    Undone are @-@, @,@ and @.@, and the spaces before punctuation, clitics, closing and after opening brackets, inside
-    double quotes and after $ and £, and between the signs of a heading. <unk> stays, and so do spaces around dashes and
-    single quotes, which cannot be told from those that belong there.
-    """
-    lines = []
-    for line in text.split("\n"):
-        for pattern, replacement in _RULES:
-            line = re.sub(pattern, replacement, line)
-        lines.append(line.strip())
-    return "\n".join(lines)
+DETOKENIZERS: Mapping[str, Callable[[str], str]] = {"none": str, "wikitext": detokenize_wikitext}
 
 
-def count_words(text: str, *, line_ends: bool = True) -> int:
-    """Returns the number of words of WikiText as published: what spaces part, and one <eos> a line unless left out."""
-    return len(text.split()) + (text.count("\n") if line_ends else 0)
+class Document(NamedTuple):
+    """Whole lines of a file, as it has them."""
+
+    where: str
+    text: str
 
 
-def perplexities(nll_E: Array, tokens_E: Sequence[int], words_E: Sequence[int], bytes_E: Sequence[int]) -> Counts:
-    """Scores texts, an example each, by their negative log likelihood in nats.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Perplexity(ExampleTask):
+    """How well a model predicts the documents of a text, each from its beginning; scored and not learned."""
 
-    Names: `loss` in nats per token, `perplexity` by token, `word_perplexity` and `bits_per_byte`. Sums are divided by
-    the sums of tokens, words and bytes: no mean of means.
-    """
+    begins: str | None = None
+    """Regular expression of the lines that documents begin with: '^ = [^=]' in WikiText; None: the file is one."""
+    detokenize: str = "none"
+    """What undoes the tokenisation of a published text before the model reads it: none or wikitext."""
 
-    def measure(sums_K: Array) -> dict[str, Array]:
-        nll, tokens, words, num_bytes = (sums_K[..., at] for at in range(4))
-        return {
-            "loss": ratio(nll, tokens),
-            "perplexity": np.exp(ratio(nll, tokens)),
-            "word_perplexity": np.exp(ratio(nll, words)),
-            "bits_per_byte": ratio(nll / math.log(2), num_bytes),
-        }
+    @property
+    def has_training(self) -> bool:
+        """Documents are not learned; `language_modeling` learns."""
+        return False
 
-    return Counts(np.stack([nll_E, tokens_E, words_E, bytes_E], axis=1).astype(np.float64), measure)
+    def problems(self) -> list[str]:
+        """Options that do not fit, besides."""
+        found = super().problems()
+        if self.detokenize not in DETOKENIZERS:
+            found.append(f"detokenize={self.detokenize!r} is unknown; valid: {', '.join(DETOKENIZERS)}")
+        try:
+            re.compile(self.begins or "")
+        except re.error as error:
+            found.append(f"begins={self.begins!r} is no regular expression ({error})")
+        return found
+
+    def read(self, path: str) -> Sequence[Document]:
+        """Reads a text file; lines before the first document are one of their own."""
+        found: list[tuple[int, list[str]]] = []
+        for line in read_lines(Path(path).expanduser()):
+            if not found or (self.begins is not None and re.search(self.begins, line.text)):
+                found.append((line.number, []))
+            found[-1][1].append(f"{line.text}\n")
+        documents = [Document(f"{path}:{number}", "".join(lines)) for number, lines in found]
+        if not (documents := [document for document in documents if document.text.strip()]):
+            raise UserError(f"{path} holds no text; give a file with some")
+        return documents
+
+    def plain(self, document: Document) -> str:
+        """Returns what the model reads of a document."""
+        return DETOKENIZERS[self.detokenize](document.text)
+
+    def segments(self, example: Document, seq_len: int) -> list[Segment]:
+        """Returns windows that score every token once, each after as many as fit before it."""
+        tokenizer = self.setting.tokenizer
+        assert tokenizer is not None
+        ids = [*(tokenizer.begin or [tokenizer.eos_id or 0]), *tokenizer.encode(self.plain(example)).tolist()]
+        return [answered(window, len(window) - count) for window, count in scored_windows(ids, 1, seq_len)]
+
+    def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
+        """Returns `loss` in nats a token."""
+        return {"loss": next_token_loss(heads, x_BTD, batch, self.setting.num_chunks)}
+
+    def outputs(self, heads: Heads, x_BTD: Array, batch: Batch) -> Array:
+        """Returns the negative log-probability of each target."""
+        return next_token_losses(heads.unembed, x_BTD, batch.targets_BT, self.setting.num_chunks)[0]
+
+    def predict(self, example: Document, outputs: Sequence[np.ndarray]) -> Prediction:
+        """Returns the nats of a document, and how many tokens it has."""
+        return Prediction(sum(float(nll.sum()) for nll in outputs), sum(map(len, outputs)))
+
+    def counts(self, examples: Sequence[Document], predictions: Sequence[Prediction]) -> Sequence[Counts]:
+        """Measures perplexity by token and by word of the file, and bits by byte of what the model reads."""
+        nll_E = np.array([prediction.value for prediction in predictions])
+        sizes = [(p.detail, *self._sizes(e)) for e, p in zip(examples, predictions, strict=True)]
+        return [perplexities(nll_E, *zip(*sizes, strict=True))]
+
+    def _sizes(self, document: Document) -> tuple[int, int]:
+        return count_words(document.text), len(self.plain(document).encode())
+
+    def write(self, path: Path, source: str, examples: Sequence[Document], predictions: Sequence[Prediction]) -> Path:
+        """Writes a table of the documents: where each begins, its nats, tokens, words and bytes."""
+        rows = [
+            (e.where, f"{p.value:.4f}", p.detail, *self._sizes(e)) for e, p in zip(examples, predictions, strict=True)
+        ]
+        lines = ["\t".join(map(str, row)) for row in [("document", "nats", "tokens", "words", "bytes"), *rows]]
+        return write_lines(path.with_name(f"{path.name}.tsv"), lines)

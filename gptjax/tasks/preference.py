@@ -114,8 +114,9 @@ class Preference(ExampleTask):
         both = []
         for side in ("chosen", "rejected"):
             messages = exchange(example.text("prompt"), example.text(side))
-            ids = self.chat.encode(messages).ids_L.tolist()
-            segment = answered(ids, len(self.chat.prompt(messages[:-1])))
+            with example.named():
+                ids = self.chat.encode(messages).ids_L.tolist()
+                segment = answered(ids, len(self.chat.prompt(messages[:-1])))
             extra = {self._reference: np.zeros(len(segment.tokens_T), np.float32)} if self.needs_reference else {}
             both.append(segment._replace(labels=extra))
         length = sum(len(segment.tokens_T) for segment in both)

@@ -28,6 +28,13 @@ class Prompted(Candidates):
     template: str = "{text}\nLabel:"
     """The prompt, with {text} for the text; the word follows after a space."""
 
+    def problems(self) -> list[str]:
+        """A template without the text, besides."""
+        found = super().problems()
+        if "{text}" not in self.template:
+            found.append(f"template={self.template!r} has no {{text}}; put it where the text goes")
+        return found
+
     def read(self, path: str) -> Sequence[Record]:
         """Reads a .tsv, .csv, .jsonl or .txt file."""
         return read_records(path, {"text": self.text, "label": self.label}, header=self.header)

@@ -8,25 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from gptjax.data.records import Record, read_aligned, read_records, write_records
 from gptjax.data.sequences import Segment
 from gptjax.sample.config import SampleConfig
 from gptjax.tasks import text_scores
-from gptjax.tasks.language_modeling import next_token_losses
+from gptjax.tasks.language_modeling import next_token_loss
 from gptjax.tasks.scores import Counts
 from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
-
-MEASURES = {
-    "bleu": text_scores.bleu,
-    "chrf": text_scores.chrf,
-    "rouge": text_scores.rouge,
-    "exact_match": text_scores.exact_match,
-}
-"""What predicted texts are compared with references by, by name."""
 
 
 class Pair(NamedTuple):
@@ -67,14 +58,19 @@ class Seq2Seq(ExampleTask):
         found = super().problems() + self.sampling().validate()
         if self.template.count("{source}") != 1:
             found.append(f"template={self.template!r} must have {{source}} once, where the source goes")
-        for measure in self.measures:
-            if measure not in MEASURES:
-                found.append(f"measures holds {measure!r}; valid: {', '.join(MEASURES)}")
+        found += text_scores.unknown(self.measures)
+        if self.train == self.valid and self.train_target != self.valid_target:
+            found.append(f"train={self.train!r} and valid are one file with two files of targets; give a file to each")
         for option in ("train_target", "valid_target"):
             path = getattr(self, option)
-            if path is not None and not Path(path).expanduser().exists():
-                found.append(f"{option}={path!r} does not exist; give the file's path")
+            if path is not None and not Path(path).expanduser().is_file():
+                found.append(f"{option}={path!r} is no file that exists; give the file's path")
         return found
+
+    @property
+    def learned_files(self) -> Sequence[str]:
+        """Sources, and targets where these have a file of their own."""
+        return [*super().learned_files, *([self.train_target] if self.train and self.train_target else [])]
 
     # ---- examples
 
@@ -120,21 +116,23 @@ class Seq2Seq(ExampleTask):
         head, _, tail = self.template.partition("{source}")
         ids = self.filled((head, tail), example.source, room)
         if ids is None:
-            raise UserError(f"{example.records[0].where}: the prompt does not fit into {room} tokens")
+            raise UserError(
+                f"{example.records[0].where}: no token of the source fits beside tasks.{self.name}.template into the "
+                f"{room} tokens that a prompt may have; raise model.seq_len, or lower tasks.{self.name}.max_tokens"
+            )
         return ids or [self.setting.tokenizer.eos_id or 0]
 
     # ---- on devices
 
     def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
         """Returns `loss` in nats a token of the answers."""
-        nll_BT, _ = next_token_losses(heads.unembed, x_BTD, batch.targets_BT, self.setting.num_chunks)
-        return {"loss": (jnp.sum(nll_BT * batch.loss_mask_BT), jnp.sum(batch.loss_mask_BT))}
+        return {"loss": next_token_loss(heads, x_BTD, batch, self.setting.num_chunks)}
 
     # ---- predictions
 
     def prompt(self, example: Pair, seq_len: int) -> list[int]:
         """Returns the prompt, the source cut so that the longest answer fits."""
-        return self._prompt(example, seq_len - self.max_tokens)
+        return self._prompt(example, self.room_for_prompt(seq_len))
 
     def sampling(self) -> SampleConfig:
         """Returns greedy search, or one with beams."""
@@ -150,12 +148,13 @@ class Seq2Seq(ExampleTask):
         """Measures what the options name."""
         references = [example.targets for example in examples]
         texts = [prediction.value for prediction in predictions]
-        return [MEASURES[measure](references, texts) for measure in self.measures]
+        return [text_scores.MEASURES[measure](references, texts) for measure in self.measures]
 
     def write(self, path: Path, source: str, examples: Sequence[Pair], predictions: Sequence[Prediction]) -> Path:
         """Writes the rows of the file with predicted texts in the target's column, or a file of targets."""
-        records = [record for example in examples for record in example.records]
-        texts = [p.value for example, p in zip(examples, predictions, strict=True) for _ in example.records]
+        each = [(r, p.value) for example, p in zip(examples, predictions, strict=True) for r in example.records]
+        each.sort(key=lambda pair: pair[0].line)  # examples of one source may be far apart
+        records, texts = zip(*each, strict=True)
         return write_records(as_in(path, self.valid_target or source), records, {"target": texts})
 
 

@@ -28,6 +28,12 @@ def split_tag(tag: str) -> tuple[str, str]:
     return prefix, label
 
 
+def is_tag(tag: str) -> bool:
+    """Whether a tag is one of any scheme."""
+    prefix, label = split_tag(tag)
+    return len(prefix) == 1 and prefix in SCHEMES["BIOES"] and (prefix == OUTSIDE) == (not label)
+
+
 def may_follow(previous: str, tag: str, scheme: str) -> bool:
     """Whether a tag may stand after another; before the first word and after the last there is an O."""
     (before, label), (prefix, own) = split_tag(previous), split_tag(tag)
@@ -96,13 +102,12 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
     for tags in sentences:
         previous = OUTSIDE
         for tag in [*tags, OUTSIDE]:
-            prefix, label = split_tag(tag)
-            if prefix not in SCHEMES["BIOES"] or len(prefix) != 1 or (prefix == OUTSIDE) == bool(label):
+            if not is_tag(tag):
                 raise UserError(
                     f"{tag!r} is no tag of {', '.join(SCHEMES)}, such as O or B-LOC; name the column of tags"
                 )
             for scheme, prefixes in SCHEMES.items():
-                wrong[scheme] += prefix not in prefixes or not may_follow(previous, tag, scheme)
+                wrong[scheme] += split_tag(tag)[0] not in prefixes or not may_follow(previous, tag, scheme)
             previous = tag
     return min(SCHEMES, key=lambda scheme: wrong[scheme])
 

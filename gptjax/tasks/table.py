@@ -4,6 +4,7 @@ from gptjax.tasks.chat import Chatting
 from gptjax.tasks.classification import Classification
 from gptjax.tasks.language_modeling import LanguageModeling
 from gptjax.tasks.multiple_choice import MultipleChoice
+from gptjax.tasks.perplexity import Perplexity
 from gptjax.tasks.preference import Preference
 from gptjax.tasks.prompted import Prompted
 from gptjax.tasks.seq2seq import Seq2Seq
@@ -19,4 +20,5 @@ TASKS = {
     "preference": Preference,
     "prompted": Prompted,
     "multiple_choice": MultipleChoice,
+    "perplexity": Perplexity,
 }

@@ -68,7 +68,7 @@ class SpanTask(ExampleTask):
         return None
 
     @functools.cached_property
-    def tags(self) -> list[str]:
+    def classes(self) -> list[str]:
         """The tags in the order of the classifier's outputs."""
         if not self.labels and self.train is None:
             raise UserError(
@@ -79,12 +79,7 @@ class SpanTask(ExampleTask):
 
     @functools.cached_property
     def _number(self) -> dict[str, int]:
-        return {tag: number for number, tag in enumerate(self.tags)}
-
-    @property
-    def num_labels(self) -> int:
-        """One output a tag."""
-        return len(self.tags)
+        return {tag: number for number, tag in enumerate(self.classes)}
 
     @property
     def unembeds(self) -> bool:
@@ -97,14 +92,13 @@ class SpanTask(ExampleTask):
         copy, starts_W = self._copy(words, self.marked(example))
         tokenizer = self.setting.tokenizer
         assert tokenizer is not None
-        first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         gap = tokenizer.encode("\n").tolist() if self.twice else []
-        room = (seq_len - len(first) - len(gap)) // (2 if self.twice else 1)
+        room = (seq_len - len(tokenizer.begin) - len(gap)) // (2 if self.twice else 1)
         fitting_W = [start for start in starts_W if start < room]
         if not fitting_W:
             raise UserError(f"{self.where(example, 0)}: no word fits into model.seq_len={seq_len}; raise that")
         copy = copy[:room]
-        tokens = [*first, *(copy + gap if self.twice else []), *copy]
+        tokens = [*tokenizer.begin, *(copy + gap if self.twice else []), *copy]
         places_W = np.array(fitting_W) + len(tokens) - len(copy)
         targets_T, read_T = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), np.float32)
         tags = spans.write_tags(self.spans_of(example), len(words), self.scheme)
@@ -112,7 +106,7 @@ class SpanTask(ExampleTask):
             if tags[word] not in self._number:
                 raise UserError(
                     f"{self.where(example, word)}: the label of {tags[word]!r} is unknown to tasks.{self.name}; valid: "
-                    f"{', '.join(self.tags[:20])}; mend the file, or set tasks.{self.name}.labels"
+                    f"{', '.join(self.classes[:20])}; mend the file, or set tasks.{self.name}.labels"
                 )
             targets_T[place], read_T[place] = self._number[tags[word]], 1
         return [Segment(np.array(tokens, np.int32), targets_T, read_T)]
@@ -150,7 +144,7 @@ class SpanTask(ExampleTask):
 
     def predict(self, example: Any, outputs: Sequence[np.ndarray]) -> Prediction:
         """Returns the spans of the best sequence of tags; words that did not fit are in none."""
-        tags = spans.decode(outputs[0], self.tags, self.scheme)
+        tags = spans.decode(outputs[0], self.classes, self.scheme)
         return Prediction(spans.read_spans(tags))
 
 
@@ -164,8 +158,16 @@ class Tagging(SpanTask):
     """Column of its tag."""
 
     def read(self, path: str) -> Sequence[conll.Sentence]:
-        """Reads a CoNLL file in any of the schemes."""
-        return read_conll(path, word=self.word, tag=self.tag)
+        """Reads a CoNLL file in any of the schemes; raises UserError for what is no tag of any."""
+        sentences = read_conll(path, word=self.word, tag=self.tag)
+        for sentence in sentences:
+            for word, tag in enumerate(sentence.tags):
+                if not spans.is_tag(tag):
+                    raise UserError(
+                        f"{sentence.where(word)}: {tag!r} is no tag of {', '.join(spans.SCHEMES)}, such as O or B-LOC; "
+                        f"mend it, or set tasks.{self.name}.tag={self.tag} to the column of tags"
+                    )
+        return sentences
 
     def words_of(self, example: conll.Sentence) -> Sequence[str]:
         """Returns the words."""
@@ -235,15 +237,15 @@ class Roles(SpanTask):
         return [span_scores.roles([example.proposition.roles for example in examples], [p.value for p in predictions])]
 
     def write(self, path: Path, source: str, examples: Sequence[Predicate], predictions: Sequence[Prediction]) -> Path:
-        """Writes the sentences with predicted roles in each predicate's column."""
-        sentences, roles = [], []
-        for example, prediction in zip(examples, predictions, strict=True):
-            if not sentences or sentences[-1] is not example.sentence:
-                sentences.append(example.sentence)
-                roles.append([])
-            roles[-1].append(prediction.value)
-        for sentence, found in zip(sentences, roles, strict=True):  # of a sentence cut short, the rest have none
-            found += [[] for _ in range(len(sentence.propositions) - len(found))]
+        """Writes the file's sentences with predicted roles in each predicate's column."""
+        sentences, roles, left = [], [], list(predictions)
+        for sentence in read_propbank(source):
+            if sentence.propositions and not left:  # only the first examples were scored
+                break
+            count = len(sentence.propositions)
+            found, left = [prediction.value for prediction in left[:count]], left[count:]
+            sentences.append(sentence)
+            roles.append(found + [[] for _ in range(count - len(found))])
         return write_propbank(as_in(path, source), sentences, roles)
 
 

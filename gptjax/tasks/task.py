@@ -19,6 +19,7 @@ import numpy as np
 
 from gptjax.data.sequences import LabelArrays, Packed, Rows, Segment
 from gptjax.data.sources import Corpus
+from gptjax.data.text import reading
 from gptjax.data.tokenizer import Tokenizer
 from gptjax.sample.config import SampleConfig
 from gptjax.tasks.scores import Counts
@@ -78,9 +79,9 @@ class Task(ABC):
         return self.setting.name
 
     @property
-    def num_labels(self) -> int:
-        """Outputs of the classifier that it needs; 0 is none."""
-        return 0
+    def classes(self) -> Sequence[str]:
+        """What the outputs of the classifier that it needs stand for, in their order; empty where it needs none."""
+        return ()
 
     @property
     def unembeds(self) -> bool:
@@ -153,8 +154,8 @@ class ExampleTask(Task):
         found = super().problems()
         for option in ("train", "valid"):
             path = getattr(self, option)
-            if path is not None and not Path(path).expanduser().exists():
-                found.append(f"{option}={path!r} does not exist; give the file's path")
+            if path is not None and not Path(path).expanduser().is_file():
+                found.append(f"{option}={path!r} is no file that exists; give the file's path")
         if self.train_examples is not None and self.train_examples < 1:
             found.append(f"train_examples={self.train_examples} is less than 1; None takes all")
         return found
@@ -202,6 +203,16 @@ class ExampleTask(Task):
         """Returns the rules by which the model writes."""
         return SampleConfig(temperature=0.0)
 
+    def room_for_prompt(self, seq_len: int) -> int:
+        """Returns how many tokens a prompt may have before the longest answer; raises UserError where none are left."""
+        room = seq_len - self.sampling().max_tokens
+        if room < 1:
+            raise UserError(
+                f"tasks.{self.name}.max_tokens={seq_len - room} leaves no room for a prompt within model.seq_len="
+                f"{seq_len}; lower the first or raise the second"
+            )
+        return room
+
     def written(self, example: Any, text: str) -> Prediction:
         """Returns the prediction that a written text is."""
         return Prediction(text)
@@ -217,8 +228,7 @@ class ExampleTask(Task):
         assert tokenizer is not None
         head, tail = template
         gap = head[len(head.rstrip(" ")) :]  # a space belongs to the word that follows it
-        first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        before = [*first, *tokenizer.encode(head.rstrip(" ")).tolist()]
+        before = [*tokenizer.begin, *tokenizer.encode(head.rstrip(" ")).tolist()]
         after = tokenizer.encode(tail, continued=True).tolist()
         ids = tokenizer.encode(f"{gap}{text}", continued=bool(before)).tolist()
         left = room - len(before) - len(after)
@@ -279,8 +289,17 @@ class ExampleTask(Task):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the file that it learns from."""
-        return "" if self.train is None else hashlib.sha256(Path(self.train).expanduser().read_bytes()).hexdigest()
+        """SHA-256 of the files that it learns from."""
+        whole = hashlib.sha256()
+        for path in self.learned_files:
+            with reading(file := Path(path).expanduser()):
+                whole.update(file.read_bytes())
+        return whole.hexdigest() if self.learned_files else ""
+
+    @property
+    def learned_files(self) -> Sequence[str]:
+        """The files whose content makes it the task that it is."""
+        return () if self.train is None else (self.train,)
 
     def describe(self, seq_len: int) -> str:
         """Says how many examples there are, and in how many rows."""
@@ -290,7 +309,7 @@ class ExampleTask(Task):
             words.append(f"{len(self.examples('train')):,} training examples in {num_rows:,} rows")
         if self.valid is not None:
             words.append(f"{len(self.examples('valid')):,} to be scored on")
-        return ", ".join(words) + (f", {self.num_labels} labels" if self.num_labels else "")
+        return ", ".join(words) + (f", {len(self.classes)} labels" if self.classes else "")
 
 
 def as_in(path: Path, source: str) -> Path:

@@ -100,3 +100,12 @@ def _library(module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         name = module.partition(".")[0].replace("_", "-")
         raise UserError(f"{name} is needed for this score ({error}); pip install 'gptjax[tasks]'") from None
+
+
+MEASURES = {"bleu": bleu, "chrf": chrf, "rouge": rouge, "exact_match": exact_match}
+"""What predicted texts are compared with references by, by name."""
+
+
+def unknown(measures: Sequence[str]) -> list[str]:
+    """Returns what is wrong with an option `measures`."""
+    return [f"measures holds {name!r}; valid: {', '.join(MEASURES)}" for name in measures if name not in MEASURES]

@@ -90,7 +90,7 @@ class CheckpointConfig:
     every: int = 100
     """Steps between checkpoints; there is one at the last step too."""
     keep: int = 2
-    """The last so many are kept, and the best by validation loss."""
+    """The last so many are kept, and the best by evaluation.metric."""
     resume_from: str | None = None
     """Workdir of another run whose state (parameters, optimiser, place in the data) a new run continues."""
     init_from: str | None = None

@@ -49,3 +49,17 @@ def refuse_foreign_tokenizer(tokenizer: Tokenizer, checkpoints: Checkpoints, ste
             f"the tokenizer at hand is not the tokenizer that {workdir.path} was trained with; restore "
             f"{workdir.tokenizer}, or set data.tokenizer.name=saved and data.tokenizer.path={workdir.path}"
         )
+
+
+def refuse_other_classes(
+    classes: Mapping[str, Sequence[str]], checkpoints: Checkpoints, step: int, workdir: Workdir
+) -> None:
+    """Raises UserError where the outputs of a task's classifier stood for something else when it was trained."""
+    saved = checkpoints.meta(step).get("classes", {})
+    for name, here in classes.items():
+        if name in saved and list(here) != saved[name]:
+            there = "(" + ", ".join(map(repr, saved[name])) + ",)"
+            raise UserError(
+                f"the classifier of {name} in {workdir.path} was trained for other labels, or in another order; set "
+                f"tasks.{name}.labels={there}, or give the file it learned from as tasks.{name}.train"
+            )

@@ -153,7 +153,7 @@ def test_leaf_configs_import_no_framework():
 def test_formats_and_scores_need_no_framework():
     """Files of predictions are scored without jax."""
     data = [ROOT / f"gptjax/data/{name}.py" for name in ("text", "lines", "rows", "records", "conll", "propbank")]
-    names = ("spans", "perplexity", "scores", "label_scores", "span_scores", "text_scores")
+    names = ("spans", "perplexity_scores", "scores", "label_scores", "span_scores", "text_scores")
     scores = [ROOT / f"gptjax/tasks/{name}.py" for name in names]
     for path in (*data, *scores):
         assert not {name.split(".")[0] for name in imports(path)} & {"jax", "flax", "grain", "optax"}, path

@@ -89,6 +89,7 @@ CASES = {
     "seq2seq": Case("seq2seq", "pairs.tsv", PAIRS, SOURCE_TARGET),
     "seq2seq, beams": Case("seq2seq", "pairs.tsv", PAIRS, {**SOURCE_TARGET, "num_beams": 2}),
     "prompted": Case("prompted", "reviews.tsv", LABELLED, TWO_COLUMNS),
+    "perplexity": Case("perplexity", "text.txt", "one two three four five six seven eight nine ten\n" * 30),
     "multiple_choice": Case("multiple_choice", "questions.jsonl", QUESTIONS),
     "multiple_choice, shots and letters": Case(
         "multiple_choice",
@@ -115,7 +116,7 @@ learned = pytest.mark.parametrize(
     [
         pytest.param(case, marks=[pytest.mark.slow] * (case not in QUICK))
         for case in CASES
-        if not case.startswith("multiple_choice")
+        if not case.startswith(("multiple_choice", "perplexity"))
     ],
 )
 MAIN = {"classification, several labels": "subset_accuracy", "tagging": "f1", "roles": "f1"}

@@ -76,7 +76,7 @@ def test_a_metric_that_none_measures_is_said_before_the_first_step(entry_point, 
     result = entry_point("main", f"--config={experiment / 'mood.py'}", f"--workdir={tmp_path}/run", flag)
     assert result.returncode == 2
     assert "evaluation.metric='mood/f2' is not measured; valid: loss, mood/loss, mood/accuracy" in result.stderr
-    assert not rows(tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 MISTAKES = {
@@ -110,7 +110,7 @@ def test_a_mistake_in_a_file_is_named_with_its_line(entry_point, trained, tmp_pa
         ("tasks.moood.label=1", "there is no --config.tasks.moood.label; did you mean mood?"),
         ("tasks.mood=1", "--config.tasks.mood is a choice; set --config.tasks.mood.name"),
         ("tasks=1", "--config.tasks holds choices; set an option of one, such as --config.tasks.mood.name"),
-        ("tasks.mood.valid=no.tsv", "tasks.mood.valid='no.tsv' does not exist; give the file's path"),
+        ("tasks.mood.valid=no.tsv", "tasks.mood.valid='no.tsv' is no file that exists; give the file's path"),
     ],
 )
 def test_a_wrong_flag_of_a_task_says_what_is_right(entry_point, experiment, flag, words):

@@ -82,9 +82,9 @@ def test_other_files_are_refused(tmp_path, name, content, words):
 
 
 def test_what_is_neither_there_nor_an_id_is_refused():
-    with pytest.raises(UserError, match=r"--from=no_such_thing does not exist, and is no id of the hub"):
+    with pytest.raises(UserError, match=r"--from=no_such_thing does not exist; give a path, or the hub's OWNER"):
         opened("no_such_thing")
-    with pytest.raises(UserError, match=r"--from=a/b/c does not exist, and is no id of the hub"):
+    with pytest.raises(UserError, match=r"--from=a/b/c does not exist; give a path, or the hub's OWNER"):
         opened("a/b/c")
 
 

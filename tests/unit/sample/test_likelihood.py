@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptjax import model
+from gptjax.data.sequences import scored_windows
 from gptjax.model.config import ModelConfig
-from gptjax.sample.likelihood import _score, likelihoods, windows
+from gptjax.sample.likelihood import _score, likelihoods
 
 CFG = ModelConfig(vocab_size=40, d_model=16, num_layers=2, num_heads=4, seq_len=96)
 apply = jax.jit(model.apply, static_argnums=0)
@@ -90,7 +91,7 @@ def test_few_bits_are_scored_too(params):
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 20))
 def test_windows_score_every_token_once_after_as_many_as_fit(start, count, seq_len):
     tokens = list(range(start + count))
-    found = list(windows(tokens, start, seq_len))
+    found = list(scored_windows(tokens, start, seq_len))
     assert [token for window, scored in found for token in window[-scored:]] == tokens[start:]
     for window, scored in found:
         assert 1 <= scored < len(window) == min(seq_len + 1, window[-1] + 1)

@@ -12,7 +12,7 @@ import pytest
 from gptjax.data.tokenizer import ByteTokenizer
 from gptjax.registry import Choice
 from gptjax.tasks.mixture import build_tasks
-from gptjax.tasks.task import Heads, Setting
+from gptjax.tasks.task import Heads, Prediction, Setting
 from gptjax.types import Batch, UserError
 
 END = ByteTokenizer.eos_id
@@ -54,7 +54,7 @@ COLUMNS = {"text": ("0",), "label": "1"}
 
 def test_a_label_is_read_at_the_end_of_its_text(task):
     it = task("classification", "a.tsv", "fine\tgood\ndull\tbad\n", **COLUMNS, template="Review: {text}")
-    assert it.label_list == ["bad", "good"]
+    assert it.classes == ["bad", "good"]
     assert counted(only(it)) == [("Review: fine", 1)]
     assert only(it).tokens_T[-1] == END
 
@@ -74,7 +74,7 @@ def test_a_template_stays_whole_around_a_text_that_is_cut(task):
 
 def test_several_labels_are_an_array(task):
     it = task("classification", "a.tsv", "both\tx,z\nnone\t\nmore\ty\n", **COLUMNS, separator=",")
-    assert it.label_list == ["x", "y", "z"]
+    assert it.classes == ["x", "y", "z"]
     assert only(it).labels["it.labels"][-1].tolist() == [1, 0, 1]
     assert only(it, number=1).labels["it.labels"][-1].tolist() == [0, 0, 0]
 
@@ -82,7 +82,7 @@ def test_several_labels_are_an_array(task):
 def test_labels_by_number_have_their_names_in_a_file(task, tmp_path):
     (tmp_path / "names.txt").write_text("joy\nfear\nrage")
     it = task("classification", "a.tsv", "b\t2\n", **COLUMNS, label_names=str(tmp_path / "names.txt"))
-    assert it.label_list == ["0", "1", "2"]
+    assert it.classes == ["0", "1", "2"]
 
 
 def test_the_auxiliary_loss_weighs_each_text_alike(task):
@@ -110,14 +110,14 @@ NAMES = "Ann B-PER\nmet O\nBob B-PER\n\n"
 
 def test_words_stand_twice_and_tags_are_read_at_the_first_sub_word_of_the_second(task):
     it = task("tagging", "a.conll", NAMES)
-    assert it.tags == ["O", "B-PER", "I-PER"]
+    assert it.classes == ["O", "B-PER", "I-PER"]
     first = " Ann met Bob\n"
     assert counted(only(it)) == [(f"{first} ", 1), (f"{first} Ann ", 0), (f"{first} Ann met ", 1)]
 
 
 def test_once_and_at_the_last_sub_word(task):
     it = task("tagging", "a.conll", NAMES, twice=False, sub_word="last", scheme="BIOES")
-    tags = [(text, it.tags[target]) for text, target in counted(only(it))]
+    tags = [(text, it.classes[target]) for text, target in counted(only(it))]
     assert tags == [(" Ann", "S-PER"), (" Ann met", "O"), (" Ann met Bob", "S-PER")]
 
 
@@ -135,7 +135,7 @@ def test_the_predicate_stands_in_brackets(task):
     roles = "0\tAnn\tX\t-\t-\t(ARG0*)\n1\tsaw\tX\tsee\tsee.01\t(V*)\n2\tBob\tX\t-\t-\t(ARG1*)\n\n"
     it = task("roles", "a.conll", roles)
     assert text_of(only(it).tokens_T) == " Ann [ saw ] Bob\n Ann [ saw ] Bob"
-    assert [it.tags[target] for _, target in counted(only(it))] == ["B-ARG0", "O", "B-ARG1"]
+    assert [it.classes[target] for _, target in counted(only(it))] == ["B-ARG0", "O", "B-ARG1"]
 
 
 def test_a_span_of_an_unknown_label_is_said_with_file_and_line(task):
@@ -241,6 +241,17 @@ def test_words_of_one_token_share_their_context_and_others_do_not(task):
     ]
 
 
+def test_shots_of_contexts_and_of_cloze_are_shown_with_their_continuation(task):
+    rows = jsonl(
+        {"query": ["A b", "C b"], "gold": 1, "continuation": "d"}, {"query": ["E", "F"], "gold": 0, "continuation": "g"}
+    )
+    it = task("multiple_choice", "a.jsonl", rows, choices=None, shots=1)
+    assert it.pairs(it.examples("valid")[1]) == [("C b d\n\nE", "g"), ("C b d\n\nF", "g")]
+    rows = jsonl({"query": "one two", "continuation": "three"})
+    it = task("multiple_choice", "b.jsonl", rows, choices=None, answer="", shots=1)
+    assert it.pairs(it.examples("valid")[0]) == [("one two three\n\none two", "three")]
+
+
 def test_of_a_context_that_is_too_long_the_end_is_kept(task):
     it = task("multiple_choice", "a.jsonl", jsonl({"query": "0123456789", "choices": ["ab"], "gold": 0}))
     (segment,) = it.segments(it.examples("valid")[0], 7)
@@ -317,9 +328,14 @@ def test_a_pair_has_to_fit_into_one_row(task):
 @pytest.mark.parametrize(
     ("name", "options", "problem"),
     [
-        ("classification", {"train": "no.tsv"}, "train='no.tsv' does not exist; give the file's path"),
+        ("classification", {"train": "no.tsv"}, "train='no.tsv' is no file that exists; give the file's path"),
         ("classification", {"weight": -1.0}, "weight=-1.0 is not 0 or more"),
         ("classification", {"template": "x"}, "template='x' must have {text} once"),
+        ("classification", {"separator": ""}, "separator='' parts no labels"),
+        ("classification", {"labels": ("a", "a")}, "labels=('a', 'a') holds a label twice"),
+        ("classification", {"label_names": "no"}, "label_names='no' is no file that exists"),
+        ("prompted", {"template": "x"}, "template='x' has no {text}"),
+        ("multiple_choice", {"letters": True}, "template='{query}' shows no {choices}"),
         ("tagging", {"scheme": "BILOU"}, "scheme='BILOU' is unknown; valid: BIO, IOB1, BIOES"),
         ("tagging", {"sub_word": "any"}, "sub_word='any' is unknown; valid: first, last"),
         ("seq2seq", {"measures": ("blue",)}, "measures holds 'blue'; valid: bleu, chrf, rouge, exact_match"),
@@ -337,3 +353,55 @@ def test_a_task_without_files_says_which_option_to_set():
     it = build_tasks({"it": Choice("tagging")}, Setting("")).tasks["it"]
     with pytest.raises(UserError, match=r"tasks\.it\.valid=None names no file of examples; give one"):
         it.examples("valid")
+
+
+def test_what_is_no_tag_is_named_with_its_line(task):
+    it = task("tagging", "a.conll", "Ann NNP B-PER\n\n", tag=1)
+    with pytest.raises(UserError, match=r"a\.conll:1: 'NNP' is no tag of BIO, IOB1, BIOES, .* tasks\.it\.tag=1"):
+        it.examples("train")
+
+
+def test_a_prompt_needs_room_beside_the_longest_answer(task):
+    it = task("seq2seq", "a.tsv", "red\trot\n", **PAIR)
+    with pytest.raises(UserError, match=r"tasks\.it\.max_tokens=128 leaves no room for a prompt .* model\.seq_len=64"):
+        it.prompt(it.examples("valid")[0], 64)
+
+
+def test_texts_are_written_in_the_order_of_the_file(task, tmp_path):
+    """Although those of one source are scored as one."""
+    it = task("seq2seq", "a.tsv", "dog\tHund\ncat\tKatze\ndog\tKöter\n", **PAIR)
+    examples = it.examples("valid")
+    assert [example.targets for example in examples] == [["Hund", "Köter"], ["Katze"]]
+    written = it.write(tmp_path / "it", it.valid, examples, [Prediction("DOG"), Prediction("CAT")])
+    assert written.read_text() == "dog\tDOG\ncat\tCAT\ndog\tDOG\n"
+
+
+def test_roles_are_written_beside_sentences_without_a_predicate(task, tmp_path):
+    plain = "0\tYes\tX\t-\t-\n\n"
+    rows = f"{plain}0\tAnn\tX\t-\t-\t(ARG0*)\n1\tsaw\tX\tsee\tsee.01\t(V*)\n\n{plain}"
+    it = task("roles", "a.conll", rows)
+    examples = it.examples("valid")
+    predictions = [Prediction(it.spans_of(example)) for example in examples]
+    assert it.write(tmp_path / "it", it.valid, examples, predictions).read_text().rstrip() == rows.rstrip()
+
+
+def test_several_labels_are_written_as_they_were_parted(task, tmp_path):
+    it = task("classification", "a.tsv", "both\tx;z\n", **COLUMNS, separator=";")
+    written = it.write(tmp_path / "it", it.valid, it.examples("valid"), [Prediction(["x", "z"])])
+    assert written.read_text() == "both\tx;z\n"
+
+
+def test_a_message_without_content_is_named_with_its_line(task):
+    row = jsonl({"m": [{"role": "user", "content": "hi"}, {"role": "assistant"}]})
+    it = task("chat", "a.jsonl", row, messages="m", template="plain")
+    with pytest.raises(UserError, match=r"a\.jsonl:1: message 2 has no text as its content"):
+        only(it)
+
+
+def test_files_of_targets_make_a_task_another(task, tmp_path):
+    prints = []
+    for text in ("rot\n", "Rot\n"):
+        (tmp_path / "a.de").write_text(text)
+        options = {"train_target": str(tmp_path / "a.de"), "valid_target": str(tmp_path / "a.de")}
+        prints.append(task("seq2seq", "a.en", "red\n", **options).fingerprint)
+    assert prints[0] != prints[1]

@@ -1,52 +1,72 @@
-"""Perplexities by hand, and WikiText as people would write it."""
+"""Documents of a text: where they begin, which tokens of them count, and what is measured. Tokens are bytes."""
 
 import math
 
 import numpy as np
 import pytest
 
-from gptjax.tasks.perplexity import count_words, detokenize_wikitext, perplexities
+from gptjax.data.tokenizer import ByteTokenizer
+from gptjax.registry import Choice
+from gptjax.tasks.mixture import build_tasks
+from gptjax.tasks.task import Setting
+from gptjax.types import UserError
+
+WIKITEXT = " \n = Ant = \n ants , and \n = = Home = = \n = Bee = \n a bee \n"
 
 
-def test_sums_are_divided_by_sums():
-    found = perplexities(np.array([10.0, 20.0]), [5, 10], [4, 6], [20, 30]).values()
-    assert found == pytest.approx(
+@pytest.fixture
+def task(tmp_path):
+    """Makes a task of a file with this text."""
+
+    def make(text, **options):
+        path = tmp_path / "text.txt"
+        path.write_text(text)
+        return build_tasks({"it": Choice("perplexity", {"valid": str(path), **options})}, Setting("", ByteTokenizer()))
+
+    return lambda text, **options: make(text, **options).tasks["it"]
+
+
+def test_documents_begin_where_it_is_said_and_empty_ones_are_none(task):
+    found = task(WIKITEXT, begins="^ = [^=]").examples("valid")
+    assert [document.text for document in found] == [
+        " = Ant = \n ants , and \n = = Home = = \n",
+        " = Bee = \n a bee \n",
+    ]
+    assert [document.where[-2:] for document in found] == [":2", ":5"]
+    assert [document.text for document in task(WIKITEXT).examples("valid")] == [WIKITEXT]
+
+
+def test_every_token_counts_once_and_the_first_follows_the_end_of_a_text(task):
+    it = task("abcdefgh\n")
+    (document,) = it.examples("valid")
+    first, second, third = it.segments(document, 4)
+    assert [first.tokens_T[0], bytes(first.targets_T.tolist())] == [ByteTokenizer.eos_id, b"abcd"]
+    assert [bytes(x.targets_T[x.loss_mask_T > 0].tolist()) for x in (second, third)] == [b"efgh", b"\n"]
+    assert bytes(third.tokens_T.tolist()) == b"efgh"
+
+
+def test_figures_are_by_the_words_of_the_file_and_the_bytes_that_are_read(task, tmp_path):
+    it = task(WIKITEXT, begins="^ = [^=]", detokenize="wikitext")
+    documents = it.examples("valid")
+    assert it.plain(documents[0]) == "= Ant =\nants, and\n== Home ==\n"
+    predictions = [it.predict(document, [np.full(3, 2.0)]) for document in documents]
+    (counts,) = it.counts(documents, predictions)
+    words, num_bytes = (3 + 3 + 5 + 3) + (3 + 2 + 2), 29 + 14
+    assert counts.values() == pytest.approx(
         {
-            "loss": 2,
+            "loss": 2.0,
             "perplexity": math.exp(2),
-            "word_perplexity": math.exp(3),
-            "bits_per_byte": 30 / math.log(2) / 50,
+            "word_perplexity": math.exp(12 / words),
+            "bits_per_byte": 12 / math.log(2) / num_bytes,
         }
     )
+    lines = it.write(tmp_path / "it", it.valid, documents, predictions).read_text().splitlines()
+    assert lines[0] == "document\tnats\ttokens\twords\tbytes"
+    assert lines[1].split("\t")[1:] == ["6.0000", "3", "14", "29"]
 
 
-@pytest.mark.parametrize(
-    ("tokens", "text"),
-    [
-        (" = Homarus gammarus = ", "= Homarus gammarus ="),
-        (" = = Life cycle = = ", "== Life cycle =="),
-        (" = = = A = b = = = ", "=== A = b ==="),
-        (
-            " red @-@ tipped , 3 @,@ 462 t ( 79 % ) , 0 @.@ 7 – 2 @.@ 2 kg . ",
-            "red-tipped, 3,462 t (79%), 0.7 – 2.2 kg.",
-        ),
-        (' the " crusher " , and " lobster red " on ', 'the "crusher", and "lobster red" on'),
-        (" the lobster 's claws can 't ; Linnaeus ' concept ", "the lobster's claws can't; Linnaeus' concept"),
-        (" $ 10 million and £ 5 : why ? Yes ! [ 1 ] ", "$10 million and £5: why? Yes! [1]"),
-        (" the <unk> ' practice ", "the <unk> ' practice"),
-        ("", ""),
-    ],
-)
-def test_wikitext_becomes_plain_text(tokens, text):
-    assert detokenize_wikitext(tokens) == text
-
-
-def test_lines_stay_lines_and_plain_text_stays_as_it_is():
-    text = detokenize_wikitext(" \n = A = \n \n It 's , well , so . \n")
-    assert text == "\n= A =\n\nIt's, well, so.\n"
-    assert detokenize_wikitext(text) == text
-
-
-def test_words_are_counted_with_the_ends_of_lines():
-    assert count_words(" a b \n c \n") == 5
-    assert count_words(" a b \n c \n", line_ends=False) == 3
+def test_mistakes_are_said(task):
+    assert task("x", detokenize="ptb").problems() == ["detokenize='ptb' is unknown; valid: none, wikitext"]
+    assert "begins='(' is no regular expression" in task("x", begins="(").problems()[0]
+    with pytest.raises(UserError, match="holds no text"):
+        task(" \n").examples("valid")
