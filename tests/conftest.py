@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.xla_flags import DEVICES, compile_flags
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("GPTJAX_TEST_PLATFORMS", "cpu")
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+FLAGS = f"{DEVICES}=8 {compile_flags(0)}"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()  # before jax is imported
 
 os.environ.setdefault("MALLOC_ARENA_MAX", "8")  # threads that compile side by side do not wait for each other

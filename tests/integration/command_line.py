@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.xla_flags import compile_flags
+
 ROOT = Path(__file__).parents[2]
 # Compiling takes most of the time here: a level less for programs that several runs share, none for a few steps.
-QUICKLY, PLAINLY = (f"--xla_backend_optimization_level={level}" for level in (1, 0))
+QUICKLY, PLAINLY = compile_flags(1), compile_flags(0)
 SMALL = ("--config.model.d_model=64", "--config.data.batch_size=16", "--config.evaluation.num_windows=64")
 SHORT = ("--config.optim.num_steps=40", "--config.optim.warmup_steps=5", "--config.evaluation.every=20", *SMALL)
 
