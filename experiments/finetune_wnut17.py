@@ -18,7 +18,8 @@ def get_config():
             "valid": corpora.examples("ner/wnut17-valid.conll"),
         }
     }
-    config.optim.update(num_steps=300, top_layers=20)
-    config.evaluation.update(every=150, metric="f1")
-    config.checkpoint.every = 150
+    config.data.batch_size = 2
+    config.optim.update(num_steps=600, top_layers=20)
+    config.evaluation.update(every=300, metric="f1")
+    config.checkpoint.every = 300
     return config

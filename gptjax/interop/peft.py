@@ -136,9 +136,10 @@ def import_adapters(folder: Path, cfg: ModelConfig) -> tuple[ModelConfig, Params
     All have the largest rank among them and one alpha / rank: narrower ones are filled up with zeros. Raises UserError
     where they belong to another model, or do what is not done here.
     """
+    scaling = _read_scaling(folder / CONFIG)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no {WEIGHTS}{pickles(folder)}")
-    scaling, found = _read_scaling(folder / CONFIG), safetensors.read_header(folder / WEIGHTS)
+    found = safetensors.read_header(folder / WEIGHTS)
     blueprint, _ = write_config(dataclasses.replace(cfg, lora=LoRAConfig(), classifiers=()))
     every = {path.removesuffix("/kernel") for tensor in blueprint.tensors for path in tensor.paths}
     modules = [module for module in _modules(blueprint, every) if "{}" in module.tensor.name]

@@ -41,7 +41,7 @@ MESHES = {
     "fsdp 2 x tensor 2": MeshConfig(fsdp=2, tensor=2, rules="fsdp_tp"),
     "by hand, fsdp 4": MeshConfig(fsdp=4, rules="fsdp_manual"),
 }
-SLOW = ("full", "layer decay", "adapters of the top layer")  # others are near
+SLOW = ("full", "head", "layer decay", "adapters of the top layer")  # others are near
 arms = pytest.mark.parametrize("arm", [pytest.param(arm, marks=[pytest.mark.slow] * (arm in SLOW)) for arm in ARMS])
 
 

@@ -213,11 +213,7 @@ def test_cached_decoding_equals_the_full_forward(name, option):
 
 @pytest.mark.parametrize(
     "positions",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("learned", "t5")))
-        for name in POSITIONS
-        if name != "rotary"
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "learned")) for name in POSITIONS if name != "rotary"],
 )
 def test_cached_decoding_with_other_positions(positions):
     """The same for the schemes that the test above leaves out."""
@@ -270,7 +266,6 @@ def gradients(cfg, rules=None):
 
 
 LEARNED = [("differential", "grouped_query"), ("causal", "sink"), ("causal", "t5")]  # by heads
-QUICK = (("lstm", "fsdp_tp"),)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +281,7 @@ QUICK = (("lstm", "fsdp_tp"),)
             for rules in ("context", "fsdp_manual")
         ),
         *(
-            pytest.param("causal", name, rules, marks=[pytest.mark.slow] * ((name, rules) not in QUICK))
+            pytest.param("causal", name, rules, marks=pytest.mark.slow)
             for name in RECURRENT
             for rules in sharding.RULES
         ),

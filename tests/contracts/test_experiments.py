@@ -136,10 +136,12 @@ def test_it_changes_little(name):
     assert len(differing) <= 32, differing
 
 
+FIRST = ("tiny", "small", "gpt2_124m", "gpt3_175b", "llama3_8b", "finetune_sst2")
+
+
 def is_like_another(name):
     """Whether an experiment differs from others in its sizes alone, or has what its ablation varies at the default."""
-    first = ("gpt2_124m", "gpt3_175b", "finetune_sst2")
-    return name.startswith(("ablations/", "gpt3_", "gpt2_", "finetune_")) and name not in first
+    return name not in FIRST
 
 
 @pytest.mark.parametrize(

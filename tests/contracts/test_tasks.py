@@ -105,9 +105,11 @@ CASES = {
         for loss, beta in (("dpo", 0.1), ("ipo", 0.1), ("simpo", 2.0), ("orpo", 0.1))
     },
 }
+FIRST = ("language_modeling", "classification", "tagging", "seq2seq", "preference, dpo")
+"""A loss of each kind; the others share theirs with one of these."""
 cases = pytest.mark.parametrize(
     "case",
-    [pytest.param(case, marks=[pytest.mark.slow] * ("," in case and case != "preference, dpo")) for case in CASES],
+    [pytest.param(case, marks=[pytest.mark.slow] * (case not in FIRST)) for case in CASES],
 )
 QUICK = ("classification",)
 """What is learned in the default suite; the others take as long each."""

@@ -69,3 +69,11 @@ def test_mistakes_are_said(adapted, finished, entry_point, tmp_path):
         result = entry_point("convert", *flags, f"--to={tmp_path}/out")
         assert result.returncode == 2
         assert words in result.stderr
+
+
+def test_a_model_without_adapters_is_scored_on_the_tasks_of_an_experiment_with_some(finished, text, entry_point):
+    """Nothing is trained then: what would be says nothing about the model."""
+    flags = ("--config=experiments/tiny.py", f"--workdir={finished}", "--mode=evaluate", f"--config.data.path={text}")
+    result = entry_point("main", *flags, *LORA, "--config.evaluation.num_windows=8")
+    assert result.returncode == 0, result.stderr
+    assert "step 40 of" in result.stdout

@@ -138,3 +138,11 @@ def test_sizes_are_read_with_their_units(text, expected):
     from gptjax.convert import num_bytes
 
     assert num_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["5TB", "2G", "5MK", "0GB", "GB", ""])
+def test_what_is_no_size_is_refused(text):
+    from gptjax.convert import num_bytes
+
+    with pytest.raises(ValueError):
+        num_bytes(text)

@@ -228,6 +228,7 @@ def run_separately(command_line, num_processes, options):
     return [end(process, 100) for process in processes]
 
 
+@pytest.mark.slow
 def test_processes_that_were_started_otherwise_are_named(command_line, text, tmp_path):
     command = ("--config=experiments/tiny.py", f"--workdir={tmp_path}/run", f"--config.data.path={text}", *SMALL)
     other = ("--config.optim.num_steps=7", "--config.model.d_model=32")

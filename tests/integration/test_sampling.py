@@ -49,6 +49,7 @@ def test_text_in_a_pipe_and_on_a_terminal(sample):
         os.close(shown)
 
 
+@pytest.mark.slow
 def test_the_prompt_comes_from_standard_input_and_a_stop_string_ends_the_text(sample):
     greedy = ("--prompt=-", "--temperature=0", "--step=best")
     whole = sample(*greedy, stdin=PROMPT)

@@ -189,6 +189,7 @@ def test_workers_do_not_outlive_a_sweep_that_is_killed(sweep):
 # ---- running, for real
 
 
+@pytest.mark.slow
 def test_from_an_ablation_to_a_report(command_line, entry_point, text, tmp_path):
     """Both runs finish; again, both are done already; the page has their parameters and their interval."""
     ablation = tmp_path / "rates.py"

@@ -71,6 +71,7 @@ def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, expe
     assert {label for _, label in predicted} <= {"a", "b"}
 
 
+@pytest.mark.slow
 def test_a_metric_that_none_measures_is_said_before_the_first_step(entry_point, experiment, tmp_path):
     flag = "--config.evaluation.metric=mood/f2"
     result = entry_point("main", f"--config={experiment / 'mood.py'}", f"--workdir={tmp_path}/run", flag)

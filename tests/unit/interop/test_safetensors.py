@@ -65,6 +65,7 @@ def test_the_library_reads_what_it_writes(tmp_path, dtype):
         (packed({"a": entry(offsets=(8, 0))}, bytes(8)), "lies at 8 to 0"),
         (packed({"a": entry(shape=(1,))}, bytes(8)), "needs 4 bytes and has 8"),
         (packed({"a": entry(), "b": entry()}, bytes(8)), "overlap"),
+        (packed({"a": entry(), "b": entry()}, bytes(64)), "overlap"),
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path, content, words):

@@ -31,6 +31,7 @@ def is_box(x):
     return hasattr(x, "unbox")
 
 
+@pytest.mark.slow
 def test_with_places_for_all_it_is_what_it_is_without_places():
     free_BTD, aux = layer_of()[0](X_BTD)
     placed_BTD, same = layer_of(capacity_factor=4.0)[0](X_BTD)

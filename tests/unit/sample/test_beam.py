@@ -78,6 +78,7 @@ def log_of(block, prompt, text, vocab_size=40):
     return float(logs_TV(block, prompt, text, vocab_size)[np.arange(len(text)), text].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", BLOCKS[:1])
 def test_one_beam_is_greedy(block):
     """Each token is the likeliest after those before it, and the first that ends a text is its last."""
@@ -182,6 +183,7 @@ def test_a_text_ends_where_its_context_is_full():
     assert tokens(found[2:]) == tokens(found[:1])
 
 
+@pytest.mark.slow
 def test_a_state_goes_on_beyond_the_context():
     (best, *_), *_ = find("lstm", [PROMPTS[2], PROMPTS[2] * 3, [1]], rules(max_tokens=20))
     assert len(best.tokens) == 20

@@ -118,6 +118,7 @@ def test_beyond_its_context_a_text_goes_on_from_the_latest_half():
         assert tokens[n] == likeliest(cfg, params, tokens[context_start(n, 48) : n])
 
 
+@pytest.mark.slow
 def test_a_state_goes_on_beyond_the_context():
     """A recurrent model enters each token once, however long the prompt and the text, and forgets none."""
     cfg, params = build(block=Choice("lstm"))
@@ -194,6 +195,7 @@ def test_prompts_and_rules_share_programs():
     assert (prefill._cache_size(), decode._cache_size()) == compiled
 
 
+@pytest.mark.slow
 def test_parameters_on_a_mesh_give_the_same_tokens():
     cfg, params = build()
     layout = Layout(make_mesh(MeshConfig(fsdp=4, tensor=2)), "fsdp_tp")

@@ -81,6 +81,7 @@ def test_progress_sees_the_batches(params):
     assert likelihoods(CFG, params, [], []) == []
 
 
+@pytest.mark.slow
 def test_few_bits_are_scored_too(params):
     row = np.random.default_rng(3).integers(0, 40, 30).tolist()
     cfg = dataclasses.replace(CFG, dtype="bfloat16")

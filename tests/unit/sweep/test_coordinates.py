@@ -40,9 +40,10 @@ def at_base(tmp_path_factory):
     return at
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("mlp_output", marks=pytest.mark.slow), pytest.param("stream", marks=pytest.mark.slow), "logits"],
+    ["mlp_output", "stream", "logits"],
 )
 def test_under_mup_sizes_stay(at_base, name):
     """After four updates, by the power of the width, in every layer."""

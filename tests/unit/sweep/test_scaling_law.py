@@ -27,6 +27,7 @@ def write_table(path, noise, extra=""):
     path.write_text(f"params,tokens,loss\n{rows}{extra}")
 
 
+@pytest.mark.slow
 def test_a_table_becomes_words_json_and_a_page(tmp_path, capsys):
     """The same files each time."""
     write_table(tmp_path / "runs.csv", noise=1e-3, extra="1e9,1e10,inf\n")

@@ -1,10 +1,12 @@
 """Another run in the workdir is refused by name."""
 
+import types
 from pathlib import Path
 
 import pytest
 
-from gptjax.train.identity import refuse_other_run
+from gptjax.train.identity import refuse_other_classes, refuse_other_run
+from gptjax.train.workdir import Workdir
 from gptjax.types import UserError
 
 SAVED = {"seed": 0, "optim.num_steps": 100, "optim.schedule.name": "cosine", "data.fingerprint": "abc"}
@@ -66,3 +68,12 @@ def test_an_allowance_of_no_option_is_a_mistake(name, tail):
     assert text.startswith(f"--allow_change={name} names no option")
     if tail is not None:
         assert text.endswith(f"names no option{tail}")
+
+
+def test_a_classifier_keeps_the_labels_that_it_was_trained_for():
+    """In their order; a task that the checkpoint knows nothing of may have any."""
+    checkpoints = types.SimpleNamespace(meta=lambda step: {"classes": {"mood": ["bad", "good"]}})
+    refuse_other_classes({"mood": ["bad", "good"], "topic": ["x"]}, checkpoints, 7, Workdir("runs/x"))
+    for other in (["good", "bad"], ["bad", "fine"]):
+        with pytest.raises(UserError, match=r"of mood in runs/x .* tasks\.mood\.labels=\('bad', 'good',\)"):
+            refuse_other_classes({"mood": other}, checkpoints, 7, Workdir("runs/x"))
