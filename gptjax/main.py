@@ -59,11 +59,12 @@ def main(argv: Sequence[str]) -> int:
 
     from gptjax import run
 
-    workdir = args.workdir or f"runs/{Path(args.config).stem}"
+    name = Path(args.config).stem
+    workdir = args.workdir or f"runs/{name}"
     if args.mode == "check":
         return run.check(cfg)
     if args.mode == "evaluate":
-        return run.evaluate(cfg, workdir, args.step)
+        return run.evaluate(cfg, workdir, args.step, name)
     return run.train(cfg, workdir, args.allow_change)
 
 

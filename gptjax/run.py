@@ -259,8 +259,8 @@ def write_samples(
 
 
 @distributed.AsOne()
-def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
-    """Scores a checkpoint of a workdir on the config's tasks; model and tokenizer are the workdir's own."""
+def evaluate(cfg: ExperimentConfig, path: str, which: str | int, name: str) -> int:
+    """Scores a checkpoint of a workdir on the tasks of an experiment; model and tokenizer are the workdir's own."""
     workdir, display = Workdir(path), Display(None, silent=not distributed.is_primary())
     checkpoints, step = open_checkpoint(workdir, which)
     own = config.from_config_dict(workdir.read_config(), str(workdir.config))
@@ -275,7 +275,7 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int) -> int:
     results = evaluation.score_all(experiment, read_params(checkpoints, step, experiment.abstract.params))
     display.say(f"step {step} of {workdir.path}, {evaluation.extent(cfg.evaluation)}\n{evaluation.table(results)}")
     if distributed.is_primary():
-        folder = workdir.path / "evaluation" / f"step-{step}"
+        folder = workdir.path / "evaluation" / name / f"step-{step}"
         about = {"workdir": str(workdir.path), "step": step, "extent": evaluation.extent(cfg.evaluation)}
         for file in evaluation.write(results, folder, about):
             display.say(f"wrote {file}")

@@ -104,7 +104,8 @@ def test_local_tasks_of_each_kind_are_scored_as_ours_are(command_line, entry_poi
 
     ours = entry_point("main", f"--config={folder}/questions.py", f"--workdir={folder}/run", "--mode=evaluate")
     assert ours.returncode == 0, ours.stderr
-    scored = json.loads((folder / "run/evaluation/step-0/results.json").read_text())["tasks"]["questions"]["metrics"]
+    document = json.loads((folder / "run/evaluation/questions/step-0/results.json").read_text())
+    scored = document["tasks"]["questions"]["metrics"]
     assert 0 < scored["accuracy"] < 1
     assert results["my_choice"]["acc,none"] == pytest.approx(scored["accuracy"])
     assert results["my_choice"]["acc_norm,none"] == pytest.approx(scored["accuracy_norm"])

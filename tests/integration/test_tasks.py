@@ -62,7 +62,7 @@ def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, expe
     scored = command_line.run("main", *arguments, "--mode=evaluate", "--step=best", XLA_FLAGS=PLAINLY)
     assert scored.returncode == 0, scored.stderr
     assert "| mood | accuracy |" in scored.stdout
-    folder = experiment / "run" / "evaluation" / "step-5"
+    folder = experiment / "run" / "evaluation" / "mood" / "step-5"
     assert {file.name for file in folder.iterdir()} == {"results.md", "results.json", "mood.tsv", "more.jsonl"}
     metrics = json.loads((folder / "results.json").read_text())["tasks"]["mood"]["metrics"]
     assert metrics["accuracy"] == valid[0]["mood/accuracy"]
