@@ -30,7 +30,21 @@ class Conversation(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Chatting(ExampleTask):
+class ChatTask(ExampleTask):
+    """A task of conversations."""
+
+    template: str | None = None
+    """Chat template: chatml, alpaca, plain or Jinja; None is the tokenizer's own."""
+
+    @functools.cached_property
+    def chat(self) -> Chat:
+        """How conversations are written."""
+        assert self.setting.tokenizer is not None
+        return Chat(self.setting.tokenizer, self.template)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chatting(ChatTask):
     """Next-token loss of answers, as a chat template writes them (instruction tuning, arXiv 2109.01652)."""
 
     messages: str | None = None
@@ -41,8 +55,6 @@ class Chatting(ExampleTask):
     """Column of the answer."""
     header: bool | None = None
     """Whether the first row names the columns; None tells by the columns asked for."""
-    template: str | None = None
-    """Chat template: chatml, alpaca, plain or Jinja; None is the tokenizer's own."""
     cut: bool = False
     """Whether what does not fit into model.seq_len is left out; otherwise it is an error."""
     measures: tuple[str, ...] = ("rouge",)
@@ -54,12 +66,6 @@ class Chatting(ExampleTask):
         """Options that do not fit, besides."""
         found = super().problems() + self.sampling().validate()
         return found + text_scores.unknown(self.measures)
-
-    @functools.cached_property
-    def chat(self) -> Chat:
-        """How conversations are written."""
-        assert self.setting.tokenizer is not None
-        return Chat(self.setting.tokenizer, self.template)
 
     # ---- examples
 

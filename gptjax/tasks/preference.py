@@ -14,14 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.data.chat import Chat
 from gptjax.data.records import Record, read_records, write_records
 from gptjax.data.sequences import LabelArrays, Packed, Segment
-from gptjax.tasks.chat import exchange
+from gptjax.tasks.chat import ChatTask, exchange
 from gptjax.tasks.language_modeling import next_token_losses
 from gptjax.tasks.scores import Counts, ratio
 from gptjax.tasks.seq2seq import answered
-from gptjax.tasks.task import ExampleTask, Heads, Prediction, as_in
+from gptjax.tasks.task import Heads, Prediction, as_in
 from gptjax.types import Array, Batch, Metrics, UserError
 
 # ---- losses: of a pair, from the log-probabilities of both answers, those of the reference, and the answers' lengths
@@ -58,7 +57,7 @@ WITH_REFERENCE = ("dpo", "ipo")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Preference(ExampleTask):
+class Preference(ChatTask):
     """Learns which of two answers is preferred; the reference is what the run starts from."""
 
     prompt_column: str = "prompt"
@@ -73,8 +72,6 @@ class Preference(ExampleTask):
     """How strongly: 0.1 is usual with dpo, 2 with simpo."""
     margin: float = 0.0
     """What the preference has to exceed; SimPO's gamma."""
-    template: str | None = None
-    """Chat template: chatml, alpaca, plain or Jinja; None is the tokenizer's own."""
 
     def problems(self) -> list[str]:
         """Options that do not fit, besides."""
@@ -98,12 +95,6 @@ class Preference(ExampleTask):
     def label_arrays(self) -> LabelArrays:
         """The reference's log-probability of each target."""
         return {self._reference: ((), "float32")} if self.needs_reference else {}
-
-    @functools.cached_property
-    def chat(self) -> Chat:
-        """How prompts and answers are written."""
-        assert self.setting.tokenizer is not None
-        return Chat(self.setting.tokenizer, self.template)
 
     def read(self, path: str) -> Sequence[Record]:
         """Reads a .jsonl, .tsv or .csv file."""
