@@ -10,7 +10,8 @@ Run:      experiments/novels.py first, as both bodies; then
           python -m gptjax.main --config=experiments/ablations/pretraining_pays.py is its first run
 Hardware: 2 CPU cores
 Expect:   SST-2, 12 runs in 24 minutes, two at a time: 76.7 % accuracy pre-trained, 75.9 without, 76.9 without the
-          auxiliary loss, 62.0 LSTM; differences of a point are within the noise of seeds, the loss does tell (LOG.md)
+          auxiliary loss, 62.0 LSTM; differences of a point are within the noise of seeds, the loss does tell.
+          TREC, in 12 minutes: 74.7, 78.7, 77.6, 44.8: novels do not help so small a model with questions (LOG.md)
 """
 
 from experiments import finetune_sst2, finetune_trec, novels
