@@ -54,8 +54,13 @@ class Experiment(Program):
             "config": config.to_plain(self.cfg),
             "fingerprint": self.identity,
             "tokenizer": self.tokenizer.fingerprint,
-            "classes": {name: list(task.classes) for name, task in self.tasks.tasks.items() if task.classes},
+            "classes": self.classes,
         }
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """What the outputs of each task's classifier stand for."""
+        return {name: list(task.classes) for name, task in self.tasks.tasks.items() if task.classes}
 
 
 def sized(cfg: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:

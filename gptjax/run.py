@@ -122,7 +122,7 @@ def adopted(experiment: Experiment, display: Display) -> Params:
     assert init_from is not None
     other, step = open_checkpoint(Workdir(init_from), "latest")
     refuse_foreign_tokenizer(experiment.tokenizer, other, step, Workdir(init_from))
-    refuse_other_classes(experiment.meta["classes"], other, step, Workdir(init_from))
+    refuse_other_classes(experiment.classes, other, step, Workdir(init_from))
     key = stream_key(experiment.cfg.seed, "init", 0)
     params, lines = start_from(other, step, experiment.model, experiment.abstract.params, experiment.layout, key)
     for line in (f"parameters from step {step} of {init_from}", *lines):
@@ -269,7 +269,7 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int, name: str) -> i
     data = dataclasses.replace(cfg.data, tokenizer=tokenizer)
     experiment = build(dataclasses.replace(cfg, model=own.model, data=data, optim=everything))
     refuse_foreign_tokenizer(experiment.tokenizer, checkpoints, step, workdir)
-    refuse_other_classes(experiment.meta["classes"], checkpoints, step, workdir)
+    refuse_other_classes(experiment.classes, checkpoints, step, workdir)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})
     experiment = with_references(experiment, display)
     results = evaluation.score_all(experiment, read_params(checkpoints, step, experiment.abstract.params))
