@@ -20,7 +20,8 @@ def get_config():
             "valid": corpora.examples("srl/ewt-propbank-valid.conll.gz"),
         }
     }
-    config.optim.update(num_steps=400, top_layers=20)
-    config.evaluation.update(every=200, metric="f1", num_examples=500)
-    config.checkpoint.every = 200
+    config.data.batch_size = 2
+    config.optim.update(num_steps=600, top_layers=20)
+    config.evaluation.update(every=300, metric="f1", num_examples=500)
+    config.checkpoint.every = 300
     return config

@@ -1,4 +1,4 @@
-"""The whole config of an experiment: its schema, its ConfigDict form, flag overrides, validation and identity.
+"""The whole config of an experiment: all options, their ConfigDict form, validation and identity.
 
 The dataclasses are the schema. A ConfigDict is how experiment files and flags write one; `from_config_dict` turns it
 back once, and below that line nothing but dataclasses is seen. This file knows every leaf config and builds nothing.
@@ -6,8 +6,6 @@ back once, and below that line nothing but dataclasses is seen. This file knows 
 
 import dataclasses
 import re
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +17,7 @@ from gptjax.model.config import ModelConfig
 from gptjax.optim.config import OptimConfig
 from gptjax.registry import Choice, Choices, choices_field
 from gptjax.sample.config import SampleConfig
+from gptjax.schema import fields_of, type_problem, without_none
 from gptjax.sharding import MeshConfig
 from gptjax.tasks.mixture import build_tasks
 from gptjax.tasks.task import Setting
@@ -43,59 +42,6 @@ class ExperimentConfig:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig, metadata={"fingerprint": False})
     sample: SampleConfig = dataclasses.field(default_factory=SampleConfig, metadata={"fingerprint": False})
     profile: ProfileConfig = dataclasses.field(default_factory=ProfileConfig, metadata={"fingerprint": False})
-
-
-# ---- the schema, walked
-
-
-def fields_of(schema: Any) -> dict[str, tuple[dataclasses.Field, Any]]:
-    hints = typing.get_type_hints(schema)
-    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(schema)}
-
-
-def without_none(hint: Any) -> tuple[Any, bool]:
-    """Splits `int | None` into (int, True); other types come back with False."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        members = [member for member in typing.get_args(hint) if member is not type(None)]
-        return (members[0] if len(members) == 1 else Any), len(members) < len(typing.get_args(hint))
-    return hint, False
-
-
-def _type_problem(value: Any, hint: Any) -> str | None:
-    """Says in words what a value should have been, or None where it fits its declared type."""
-    kind, optional = without_none(hint)
-    if value is None:
-        return None if optional or kind is Any else f"must be {type_name(kind)}"
-    if kind is Any:
-        return None
-    if typing.get_origin(kind) is tuple:
-        wrong = (
-            not isinstance(value, tuple)
-            or len(value) != len(items := item_types(kind, len(value)))
-            or any(map(_type_problem, value, items))
-        )
-        return f"must be {type_name(kind)}" if wrong else None
-    accepted = (int, float) if kind is float else kind
-    wrong = not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)
-    return f"must be {type_name(kind)}{' or None' if optional else ''}" if wrong else None
-
-
-def item_types(kind: Any, length: int) -> tuple[Any, ...]:
-    """Returns the types of a tuple's items; `length` is that of a tuple which may have any."""
-    items = typing.get_args(kind)
-    return items[:1] * length if items[-1] is Ellipsis else items
-
-
-def type_name(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        item, *others = typing.get_args(kind)
-        if others != [Ellipsis]:
-            return f"({', '.join(map(type_name, (item, *others)))})"
-        if typing.get_origin(item) is tuple:
-            return f"({type_name(item)}, ...)"
-        return f"{type_name(item).removeprefix('a ')}s between commas"
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-    return names.get(kind, str(kind))
 
 
 # ---- ConfigDict form
@@ -174,7 +120,7 @@ _BAD = object()
 def _fit(value: Any, hint: Any, path: str, problems: list[str]) -> Any:
     if isinstance(value, list | tuple):  # a ConfigDict or JSON may hold a list where the schema says tuple
         value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
-    problem = _type_problem(value, hint)
+    problem = type_problem(value, hint)
     if problem is not None:
         problems.append(f"{path}={value!r} {problem}")
         return _BAD

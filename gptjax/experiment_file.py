@@ -21,7 +21,8 @@ import ml_collections
 from ml_collections import ConfigDict
 
 from gptjax import overrides, registry
-from gptjax.config import ExperimentConfig, fields_of, from_config_dict, to_config_dict
+from gptjax.config import ExperimentConfig, from_config_dict, to_config_dict
+from gptjax.schema import fields_of
 from gptjax.train.workdir import Workdir
 from gptjax.types import UserError
 

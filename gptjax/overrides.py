@@ -14,8 +14,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from gptjax import registry
-from gptjax.config import ExperimentConfig, fields_of, item_types, type_name, without_none
+from gptjax.config import ExperimentConfig
 from gptjax.registry import Choice, Choices
+from gptjax.schema import fields_of, item_types, type_name, without_none
 from gptjax.types import UserError
 
 PREFIX = "--config."

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gptjax import registry
-from gptjax.config import ExperimentConfig, fields_of
+from gptjax.config import ExperimentConfig
 from gptjax.registry import Choice
+from gptjax.schema import fields_of
 from gptjax.types import UserError
 
 Overrides = Mapping[str, Any]

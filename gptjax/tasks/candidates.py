@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gptjax.data.sequences import Packed, Rows, Segment
-from gptjax.tasks.language_modeling import next_token_loss, next_token_losses
+from gptjax.data.sequences import LabelArrays, Packed, Rows, Segment
+from gptjax.tasks.language_modeling import next_token_losses
 from gptjax.tasks.seq2seq import answered
 from gptjax.tasks.task import ExampleTask, Heads, Prediction
 from gptjax.types import Array, Batch, Metrics, UserError
@@ -53,23 +53,31 @@ class Candidates(ExampleTask):
                 return None
         return tokens
 
+    @property
+    def _right(self) -> str:
+        return f"{self.name}.right"
+
+    @property
+    def label_arrays(self) -> LabelArrays:
+        """Which targets are those of the right continuation."""
+        return {self._right: ((), "float32")}
+
     def segments(self, example: Any, seq_len: int) -> list[Segment]:
         """Returns each candidate after its context, of which the end is kept where all does not fit.
 
         Or the right one alone, where the others are read at the same place.
         """
-        pairs = self.pairs(example)
-        if self._tokens is not None:
-            pairs = [pairs[self.gold(example)]]
-        return [self._segment(example, *pair, seq_len) for pair in pairs]
+        numbers = range(len(self.pairs(example))) if self._tokens is None else [self.gold(example)]
+        return [self._segment(example, number, seq_len) for number in numbers]
 
     def training_rows(self, seq_len: int) -> Sequence[Rows]:
         """Packs the right candidates alone."""
         examples = self.shuffled_examples()
-        segments = [self._segment(e, *self.pairs(e)[self.gold(e)], seq_len) for e in examples]
-        return [Packed(str(self.train), self.weight, segments, seq_len, {})]
+        segments = [self._segment(example, self.gold(example), seq_len) for example in examples]
+        return [Packed(str(self.train), self.weight, segments, seq_len, self.label_arrays)]
 
-    def _segment(self, example: Any, context: str, continuation: str, seq_len: int) -> Segment:
+    def _segment(self, example: Any, number: int, seq_len: int) -> Segment:
+        context, continuation = self.pairs(example)[number]
         tokenizer = self.setting.tokenizer
         assert tokenizer is not None
         before = [*tokenizer.begin, *tokenizer.encode(context).tolist()] or [tokenizer.eos_id or 0]
@@ -80,7 +88,8 @@ class Candidates(ExampleTask):
                 f"model.seq_len={seq_len}"
             )
         room = seq_len + 1 - len(after)
-        return answered([*before[-room:], *after], min(len(before), room))
+        segment = answered([*before[-room:], *after], min(len(before), room))
+        return segment._replace(labels={self._right: segment.loss_mask_T * (number == self.gold(example))})
 
     def _after(self, continuation: str) -> list[int]:
         assert self.setting.tokenizer is not None
@@ -91,8 +100,10 @@ class Candidates(ExampleTask):
         """Returns FILE:LINE of an example."""
 
     def metrics(self, heads: Heads, x_BTD: Array, batch: Batch) -> Metrics:
-        """Returns `loss` in nats a token of the continuations."""
-        return {"loss": next_token_loss(heads, x_BTD, batch, self.setting.num_chunks)}
+        """Returns `loss` in nats a token of the right continuations."""
+        nll_BT, _ = next_token_losses(heads.unembed, x_BTD, batch.targets_BT, self.setting.num_chunks)
+        right_BT = batch.labels[self._right]
+        return {"loss": (jnp.sum(nll_BT * right_BT), jnp.sum(right_BT))}
 
     def outputs(self, heads: Heads, x_BTD: Array, batch: Batch) -> Array:
         """Returns of each target its log-probability, and whether it is the likeliest token: a last dim of 2.

@@ -8,9 +8,9 @@ import json
 
 import pytest
 
-from gptjax import config
 from gptjax.config import ExperimentConfig, fingerprint, from_config_dict, to_config_dict, to_plain, validate
 from gptjax.registry import Choice
+from gptjax.schema import fields_of
 from gptjax.types import UserError
 
 
@@ -45,7 +45,7 @@ def test_to_json_and_back():
 
 def test_every_field_has_a_docstring():
     """A string below each field, as every leaf config has it."""
-    for _, hint in config.fields_of(ExperimentConfig).values():
+    for _, hint in fields_of(ExperimentConfig).values():
         if not dataclasses.is_dataclass(hint):
             continue
         body = ast.parse(inspect.getsource(hint)).body[0].body

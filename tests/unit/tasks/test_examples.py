@@ -188,6 +188,19 @@ def test_each_choice_follows_the_question(task):
     assert not it.has_training
 
 
+def test_the_loss_is_of_the_right_choice_alone_whatever_the_others_are(task):
+    it = task("multiple_choice", "a.jsonl", jsonl({"query": "1+1=", "choices": ["two", "four"], "gold": 0}))
+    rows = it.validation_rows(64, None)
+    batch = rows.read(np.arange(1))
+    logits_BTV = np.random.default_rng(0).standard_normal((1, 64, 257)).astype(np.float32)
+    total, count = it.metrics(Heads(lambda x_BTD: x_BTD, lambda *_: None), logits_BTV, batch)["loss"]
+    first = rows.places[0]
+    logits_TV, targets_T = logits_BTV[0, first.start : first.stop], batch.targets_BT[0, first.start : first.stop]
+    nll_T = np.log(np.exp(logits_TV).sum(-1)) - logits_TV[np.arange(len(targets_T)), targets_T]
+    assert count == len(" two")
+    np.testing.assert_allclose(total, nll_T[-4:].sum(), rtol=1e-5)
+
+
 def test_shots_stand_before_the_question_with_their_answers(task):
     rows = [{"query": f"Q{i}", "choices": ["yes", "no"], "gold": i % 2, "subject": "ab"[i // 2]} for i in range(4)]
     options = {
