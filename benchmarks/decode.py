@@ -58,7 +58,7 @@ def gptjax_model(workdir: str):
 
     distributed.start()
     if workdir:
-        cfg, params, tokenizer = inference.load(workdir)
+        cfg, params, tokenizer, _ = inference.load(workdir)
         return dataclasses.replace(cfg, dtype="float32"), params, tokenizer
     cfg = dataclasses.replace(open_experiment("experiments/smollm2_135m.py").read().model, dtype="float32").resolve()
     return cfg, model.init_params(cfg, jax.random.key(0)), ByteTokenizer()

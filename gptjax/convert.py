@@ -108,27 +108,27 @@ def bring_adapters(args: argparse.Namespace, target: Path, console: "Console") -
     from gptjax import inference
     from gptjax.interop import imports, peft
 
-    cfg, params, tokenizer = inference.load(args.base)
-    cfg, params = peft.beside(cfg, params, Path(args.source))
-    imports.write_model(target, cfg, params, tokenizer, args.source)
+    base = inference.load(args.base)
+    cfg, params = peft.beside(base.cfg, base.params, Path(args.source))
+    imports.write_model(target, cfg, params, base.tokenizer, args.source, base.classes)
     return f"put the adapters of {args.source}, of rank {cfg.lora.rank}, beside the model of {args.base} in {target}"
 
 
 def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
     """Writes what a workdir holds for others, and says what."""
     from gptjax import inference
-    from gptjax.interop import exports, peft
+    from gptjax.interop import exports, imports, peft
+    from gptjax.model import lora
 
-    which = args.step or "latest"
-    cfg, params, tokenizer = inference.load(args.source, which)
-    if heads := inference.classifiers(args.source, which):
-        console.say(f"left out: the classifiers of {', '.join(heads)}; they belong to tasks, not to the model")
+    cfg, params, tokenizer, classes = inference.load(args.source, args.step or "latest")
+    if args.format == "workdir":
+        imports.write_model(target, *lora.merge(cfg, params), tokenizer, args.source, classes)
+        return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
+    if classes:
+        console.say(f"left out: the classifiers of {', '.join(classes)}; they belong to tasks, not to the model")
     if args.format == "peft":
         count = peft.export_adapters(cfg, params, target)
         return f"exported {count:,} parameters of adapters to {target}; PEFT loads it beside their base model"
-    if args.format == "workdir":
-        exports.export_merged(cfg, params, tokenizer, target, args.source)
-        return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
     limit = {} if args.shard_size is None else {"shard_size": args.shard_size}
     kind = exports.export_huggingface(cfg, params, tokenizer, target, console, dtype=args.dtype or "float32", **limit)
     return f"exported to {target}, as a model of the {kind} family; transformers loads it"

@@ -1,5 +1,9 @@
 """A workdir's model, ready to be used: what sampling, chatting and the evaluation harness start from."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import jax
 
 from gptjax import config, model
@@ -13,22 +17,29 @@ from gptjax.train.workdir import Workdir
 from gptjax.types import Params
 
 
-def load(path: str, which: str | int = "latest") -> tuple[ModelConfig, Params, Tokenizer]:
-    """Returns the model config, the parameters (on the first device) and the tokenizer of a workdir."""
+class Loaded(NamedTuple):
+    """A model out of a workdir."""
+
+    cfg: ModelConfig
+    params: Params
+    """On the first device."""
+    tokenizer: Tokenizer
+    classes: Mapping[str, Sequence[str]]
+    """What the classifiers of its tasks tell apart."""
+
+
+def load(path: str, which: str | int = "latest") -> Loaded:
+    """Returns the model of a checkpoint of a workdir."""
     workdir = Workdir(path)
     checkpoints, step = open_checkpoint(workdir, which)
     cfg = config.from_config_dict(workdir.read_config())
     tokenizer = load_tokenizer(workdir.tokenizer)
     refuse_foreign_tokenizer(tokenizer, checkpoints, step, workdir)
-    model_cfg = sized(cfg.model, tokenizer)
+    classes = checkpoints.meta(step).get("classes", {})
+    classifiers = tuple((name, len(labels)) for name, labels in classes.items())
+    model_cfg = dataclasses.replace(sized(cfg.model, tokenizer), classifiers=classifiers)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), model.param_shapes(model_cfg)
     )
-    return model_cfg, read_params(checkpoints, step, abstract), tokenizer
-
-
-def classifiers(path: str, which: str | int = "latest") -> list[str]:
-    """Returns the tasks whose classifiers a checkpoint of a workdir holds."""
-    checkpoints, step = open_checkpoint(Workdir(path), which)
-    return sorted({name.split("/")[1] for name in checkpoints.param_shapes(step) if name.startswith("classifiers/")})
+    return Loaded(model_cfg, read_params(checkpoints, step, abstract), tokenizer, classes)

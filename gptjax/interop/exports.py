@@ -1,5 +1,6 @@
 """Our models into folders that `transformers` loads: config, weights in shards, tokenizer; padding is left out."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ from gptjax.data.tokenizer import Tokenizer
 from gptjax.interop import huggingface, safetensors
 from gptjax.interop.blueprint import Blueprint, by_path, write_config
 from gptjax.interop.folder import new_folder
-from gptjax.interop.imports import write_model
 from gptjax.interop.library import library_json
 from gptjax.interop.tensors import Tensor
 from gptjax.model import accounting, lora
@@ -41,7 +41,7 @@ def export_huggingface(
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype={dtype} is unknown; weights are written as {', '.join(DTYPES)}")
-    cfg, params = lora.merge(cfg, params)
+    cfg, params = lora.merge(dataclasses.replace(cfg, classifiers=()), params)
     blueprint, fields = write_config(cfg)
     ends = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.bos_id}
     with new_folder(path) as folder:
@@ -51,12 +51,6 @@ def export_huggingface(
         with console.progress(f"exporting to {path}", 4 * accounting.num_params(blueprint.cfg)) as advance:
             _write_weights(folder, blueprint, params, DTYPES[dtype], shard_size, advance)
     return blueprint.model_type
-
-
-def export_merged(cfg: ModelConfig, params: Params, tokenizer: Tokenizer, path: Path, source: str) -> None:
-    """Writes a workdir that holds the model at step 0, with its adapters merged into the weights."""
-    cfg, params = lora.merge(cfg, params)
-    write_model(path, cfg, params, tokenizer, source)
 
 
 def _write_weights(

@@ -50,7 +50,7 @@ class WorkdirLM(LM):
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise UserError(f"batch_size={batch_size} is no number of rows from 1 on; 16 is the default")
         self.batch_size = int(batch_size)
-        self.cfg, self.params, self.tokenizer = inference.load(workdir, step)
+        self.cfg, self.params, self.tokenizer, _ = inference.load(workdir, step)
         self._about = {"workdir": workdir, "step": step, "model_num_parameters": model.num_params(self.cfg)}
 
     def get_model_info(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ MAY_IMPORT = {
     "main": {"config", "flags", "overrides", "experiment_file", "distributed", "run"},
     "prepare": {*BASE, "data", "flags"},
     "lm_eval": {*BASE, "model", "sample", "train", "distributed", "flags", "inference"},
-    "convert": {*BASE, "data", "interop", "distributed", "flags", "inference"},
+    "convert": {*BASE, "model", "data", "interop", "distributed", "flags", "inference"},
     "sweep": {*BASE, "config", "train", "flags", "overrides", "experiment_file"},
     "sweep.expand": {*BASE, "schema", "config"},
     "sweep.law": set(),

@@ -27,11 +27,10 @@ def test_a_run_adapts_the_model_of_another(adapted, finished):
     losses = [row["loss"] for row in rows(workdir)]
     assert losses[0] == pytest.approx(rows(finished)[-1]["loss"], rel=0.2)
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
-    _, before, _ = inference.load(str(finished))
-    _, after, _ = inference.load(str(workdir))
-    base, adapters = lora.split(after)
+    before = dict_of(inference.load(str(finished)).params)
+    base, adapters = lora.split(inference.load(str(workdir)).params)
     for path, x in dict_of(base).items():
-        np.testing.assert_array_equal(x, dict_of(before)[path], err_msg=path)
+        np.testing.assert_array_equal(x, before[path], err_msg=path)
     assert all(np.any(x != 0) for x in dict_of(adapters).values())
 
 
@@ -39,6 +38,11 @@ def dict_of(tree, prefix=""):
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {path: x for name, below in tree.items() for path, x in dict_of(below, f"{prefix}/{name}").items()}
+
+
+def merged(workdir):
+    loaded = inference.load(str(workdir))
+    return lora.merge(loaded.cfg, loaded.params)[1]
 
 
 def test_it_leaves_merged_or_alone_and_comes_back(adapted, finished, entry_point, tmp_path):
@@ -50,12 +54,10 @@ def test_it_leaves_merged_or_alone_and_comes_back(adapted, finished, entry_point
     ):
         result = entry_point("convert", f"--from={source}", f"--to={tmp_path / target}", *flags)
         assert result.returncode == 0, result.stderr
-    cfg, params, _ = inference.load(str(workdir))
-    expected = dict_of(lora.merge(cfg, params)[1])
+    expected = dict_of(merged(workdir))
     for target in ("merged", "again"):
-        cfg, params, _ = inference.load(str(tmp_path / target))
-        assert (cfg.lora.rank > 0) == (target == "again")
-        for path, x in dict_of(lora.merge(cfg, params)[1]).items():
+        assert (inference.load(str(tmp_path / target)).cfg.lora.rank > 0) == (target == "again")
+        for path, x in dict_of(merged(tmp_path / target)).items():
             np.testing.assert_allclose(x, expected[path], atol=1e-6, err_msg=path)
 
 

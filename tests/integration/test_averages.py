@@ -28,7 +28,7 @@ def test_the_average_is_what_is_evaluated_and_loaded(command_line, entry_point, 
     again = entry_point("main", "--config=experiments/tiny.py", f"--workdir={tmp_path}/run", "--mode=evaluate", *flags)
     assert float(re.search(r"loss (\d+\.\d+)", again.stdout)[1]) == pytest.approx(losses[12], abs=2e-5)
 
-    loaded = inference.load(str(tmp_path / "run"))[1]
+    loaded = inference.load(str(tmp_path / "run")).params
     items = tmp_path / "run" / "checkpoints" / "12"
     average, last = (ocp.PyTreeCheckpointer().restore(items / item) for item in ("evaluation_params", "params"))
     jax.tree.map(np.testing.assert_array_equal, loaded, average)

@@ -2,8 +2,11 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
+from gptjax import inference
 from tests.integration.command_line import PLAINLY, rows
 
 EXPERIMENT = """
@@ -69,6 +72,20 @@ def test_a_run_ends_early_is_scored_and_says_what_it_predicts(command_line, expe
     predicted = [line.split("\t") for line in (folder / "mood.tsv").read_text().splitlines()]
     assert [text for text, _ in predicted] == ["fine", "dull", "odd"]
     assert {label for _, label in predicted} <= {"a", "b"}
+
+
+def test_a_model_leaves_for_another_workdir_with_its_classifiers(entry_point, experiment, trained):
+    """And is refused there too for labels that it does not know."""
+    moved = experiment / "moved"
+    result = entry_point("convert", f"--from={experiment / 'run'}", f"--to={moved}", "--step=5", "--format=workdir")
+    assert result.returncode == 0, result.stderr
+    before, after = inference.load(str(experiment / "run"), 5), inference.load(str(moved))
+    assert after.classes == {"mood": ["a", "b"]}
+    for x, y in zip(*(jax.tree.leaves(loaded.params["classifiers"]) for loaded in (before, after)), strict=True):
+        np.testing.assert_array_equal(x, y)
+    flags = (f"--config={experiment / 'mood.py'}", f"--workdir={moved}", "--mode=evaluate")
+    result = entry_point("main", *flags, "--config.tasks.mood.labels=b,a")
+    assert (result.returncode, "was trained for other labels" in result.stderr) == (2, True)
 
 
 @pytest.mark.slow
