@@ -1,9 +1,13 @@
 """Runs that several tests look at."""
 
+import contextlib
+import fcntl
 import importlib
+import os
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -48,17 +52,39 @@ def entry_point(monkeypatch, capsys, cache) -> Callable[..., subprocess.Complete
 
 
 @pytest.fixture(scope="session")
-def text(tmp_path_factory) -> Path:
+def common(tmp_path_factory) -> Path:
+    """A folder that all workers of a session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@contextlib.contextmanager
+def making(path: Path) -> Iterator[bool]:
+    """Says whether it is for this worker to make a path, for which the others wait."""
+    done = path.with_suffix(".done")
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield not done.exists()
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def text(common) -> Path:
     """A small text with some structure to learn."""
-    path = tmp_path_factory.mktemp("text") / "numbers.txt"
+    path = common / "numbers.txt"
     words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    path.write_text("".join(f"{i} is {' '.join(words[int(d)] for d in str(i))}.\n" for i in range(6000)))
+    with making(path) as is_mine:
+        if is_mine:
+            path.write_text("".join(f"{i} is {' '.join(words[int(d)] for d in str(i))}.\n" for i in range(6000)))
     return path
 
 
 @pytest.fixture(scope="session")
-def finished(command_line, text, tmp_path_factory) -> Path:
-    """The workdir of an uninterrupted run of 40 steps."""
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    command_line.train(workdir, f"--config.data.path={text}", *SHORT)
-    return workdir
+def finished(common, cache, text, tmp_path_factory) -> Path:
+    """The workdir of an uninterrupted run of 40 steps, made once; each worker has a copy, and one of what was compiled."""
+    made = common / "finished"
+    with making(made) as is_mine:
+        if is_mine:
+            CommandLine(made / "cache").train(made / "run", f"--config.data.path={text}", *SHORT)
+    shutil.copytree(made / "cache", cache, dirs_exist_ok=True)
+    return shutil.copytree(made / "run", tmp_path_factory.mktemp("finished") / "run")

@@ -66,7 +66,7 @@ def test_weights_gathered_for_every_pass_are_on_the_wires(on_cpus):
 @pytest.mark.parametrize(
     ("name", "rules", "axes"),
     [
-        pytest.param("v5e:2x2", "fsdp_tp", {"tensor": 2}, marks=needs_tpu_compiler),
+        pytest.param("v5e:2x2", "fsdp_tp", {"tensor": 2}, marks=[needs_tpu_compiler, pytest.mark.slow]),
         pytest.param("v5p:2x2x1", "fsdp_manual", {}, marks=[needs_tpu_compiler, pytest.mark.slow]),
         pytest.param("h100:2x2", "fsdp_tp", {"tensor": 2}, marks=[needs_gpu_compiler, pytest.mark.slow]),
     ],
