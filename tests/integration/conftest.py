@@ -81,7 +81,7 @@ def text(common) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(common, cache, text, tmp_path_factory) -> Path:
-    """The workdir of an uninterrupted run of 40 steps, made once; each worker has a copy, and one of what was compiled."""
+    """The workdir of an uninterrupted run of 40 steps: made once, copied for each worker, and so what it compiled."""
     made = common / "finished"
     with making(made) as is_mine:
         if is_mine:
