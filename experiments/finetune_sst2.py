@@ -22,7 +22,7 @@ def get_config():
         }
     }
     config.model.seq_len, config.data.batch_size = 128, 8
-    config.optim.update(num_steps=220, peak_lr=1e-3, top_layers=15)
-    config.evaluation.update(every=110, metric="accuracy")
-    config.checkpoint.every = 110
+    config.optim.update(num_steps=350, top_layers=15)
+    config.evaluation.update(every=175, metric="accuracy")
+    config.checkpoint.every = 175
     return config

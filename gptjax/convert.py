@@ -110,7 +110,7 @@ def bring_adapters(args: argparse.Namespace, target: Path, console: "Console") -
 
     base = inference.load(args.base)
     cfg, params = peft.beside(base.cfg, base.params, Path(args.source))
-    imports.write_model(target, cfg, params, base.tokenizer, args.source, base.classes)
+    imports.write_model(target, cfg, params, base.tokenizer, imported_from=args.source, classes=base.classes)
     return f"put the adapters of {args.source}, of rank {cfg.lora.rank}, beside the model of {args.base} in {target}"
 
 
@@ -122,7 +122,7 @@ def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
 
     cfg, params, tokenizer, classes = inference.load(args.source, args.step or "latest")
     if args.format == "workdir":
-        imports.write_model(target, *lora.merge(cfg, params), tokenizer, args.source, classes)
+        imports.write_model(target, *lora.merge(cfg, params), tokenizer, imported_from=args.source, classes=classes)
         return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
     if classes:
         console.say(f"left out: the classifiers of {', '.join(classes)}; they belong to tasks, not to the model")

@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,34 +43,21 @@ def import_pretrained(pretrained: Pretrained, path: Path, console: Console, *, d
                 f"{pretrained.source}: its tokenizer has {tokenizer.vocab_size:,} tokens and the model "
                 f"{cfg.vocab_size:,}; take the tokenizer that it was trained with"
             )
-        _fill(partial, path, cfg, params, tokenizer, pretrained.source, {})
+        _fill(partial, path, cfg, params, tokenizer, {"imported_from": pretrained.source})
     return model.num_params(cfg)
 
 
-def write_model(
-    path: Path,
-    cfg: ModelConfig,
-    params: Params,
-    tokenizer: Tokenizer,
-    source: str,
-    classes: Mapping[str, Sequence[str]],
-) -> None:
-    """Writes a workdir that holds a model at step 0, and what its classifiers tell apart.
+def write_model(path: Path, cfg: ModelConfig, params: Params, tokenizer: Tokenizer, **about: Any) -> None:
+    """Writes a workdir that holds a model at step 0; the checkpoint says `about` of itself: imported_from, classes.
 
     Raises UserError where something stands at the path.
     """
     with new_folder(path) as partial:
-        _fill(partial, path, cfg, params, tokenizer, source, classes)
+        _fill(partial, path, cfg, params, tokenizer, about)
 
 
 def _fill(
-    partial: Path,
-    path: Path,
-    cfg: ModelConfig,
-    params: Params,
-    tokenizer: Tokenizer,
-    source: str,
-    classes: Mapping[str, Sequence[str]],
+    partial: Path, path: Path, cfg: ModelConfig, params: Params, tokenizer: Tokenizer, about: Mapping[str, Any]
 ) -> None:
     """Makes a folder, which will stand at a path, such a workdir."""
     cfg = dataclasses.replace(cfg, classifiers=())  # they follow the tasks
@@ -77,7 +65,7 @@ def _fill(
     tokenizer.save(workdir.tokenizer)
     own_tokenizer = Choice("saved", {"path": str(Workdir(path.absolute()).tokenizer)})
     plain = config.to_plain(ExperimentConfig(model=cfg, data=DataConfig(tokenizer=own_tokenizer)))
-    meta = {"config": plain, "tokenizer": tokenizer.fingerprint, "classes": classes, "imported_from": source}
+    meta = {"config": plain, "tokenizer": tokenizer.fingerprint, **about}
     with Checkpoints(workdir.checkpoints) as checkpoints:
         checkpoints.save_params(params, meta)
     workdir.write_config(plain)

@@ -76,7 +76,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lm_eval")
     cfg = ModelConfig(vocab_size=257, d_model=16, num_layers=2, num_heads=4, seq_len=64)
     params = jax.tree.map(lambda x: 6 * x, model.init_params(cfg, jax.random.key(1)))
-    write_model(folder / "run", cfg, params, ByteTokenizer(), "a test", {})
+    write_model(folder / "run", cfg, params, ByteTokenizer(), imported_from="a test")
     words = ["red", "some blue", "green or so", "the black one"]
     questions = [{"query": f"Colour {i * i} is", "choices": words[i % 2 :], "gold": i % 3} for i in range(12)]
     file = folder / "questions.jsonl"

@@ -57,7 +57,7 @@ def make(tmp_path_factory):
         if name not in made:
             tokenizer = TOKENIZERS[name]()
             params = jax.tree.map(lambda x: 6 * x, model.init_params(CFG, jax.random.key(1)))
-            write_model(folder / name, CFG, params, tokenizer, "a test", {})
+            write_model(folder / name, CFG, params, tokenizer, imported_from="a test")
             made[name] = str(folder / name)
         return WorkdirLM(made[name], **options)
 
