@@ -1,18 +1,18 @@
-"""Semantic roles (PropBank on the English Web Treebank), given the predicates: SmolLM2-135M with adapters.
+"""Semantic roles (PropBank on the English Web Treebank), given the predicates: a small body pre-trained on novels.
 
-A part of the training predicates, once.
-
-Import:   see smollm2_adapted.py
+Import:   experiments/novels.py first
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_roles.py
 Hardware: 2 CPU cores
 Expect:   not run here
 """
 
-from experiments import corpora, smollm2_adapted
+from experiments import corpora, novels
+
+BODY = "runs/novels"
 
 
 def get_config():
-    config = smollm2_adapted.get_config()
+    config = novels.get_config()
     config.tasks = {
         "roles": {
             "name": "roles",
@@ -20,8 +20,11 @@ def get_config():
             "valid": corpora.examples("srl/ewt-propbank-valid.conll.gz"),
         }
     }
-    config.data.batch_size = 2
-    config.optim.update(num_steps=600, top_layers=20)
-    config.evaluation.update(every=300, metric="f1", num_examples=500)
-    config.checkpoint.every = 300
+    config.checkpoint.init_from = BODY
+    config.data.tokenizer = {"name": "saved", "path": BODY}
+    config.model.update(seq_len=256, dropout=0.1)
+    config.data.batch_size = 16
+    config.optim.update(num_steps=4_000, warmup_steps=200, peak_lr=2e-3)
+    config.evaluation.update(every=1_000, metric="f1", num_examples=500)
+    config.checkpoint.every = 1_000
     return config
