@@ -36,6 +36,7 @@ Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sa
   --base=WORKDIR        the model that adapters belong to
   --format=huggingface  what a workdir is exported to: huggingface, peft (its adapters alone) or
                         workdir (another one, whose adapters are merged into the weights)
+  --layers=N            of a workdir only the lowest N blocks (--format=workdir): a smaller body to fine-tune
   --dtype=float32       what an import will compute in: float32 or bfloat16;
                         what an export is stored in: float32, bfloat16 or float16
   --shard_size=5GB      the most bytes of one exported file of weights
@@ -60,19 +61,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--base")
     parser.add_argument("--step", type=flags.checkpoint)
     parser.add_argument("--format")
+    parser.add_argument("--layers", type=int)
     parser.add_argument("--dtype")
     parser.add_argument("--shard_size", type=num_bytes)
     args = parser.parse(argv)
     if args.format is not None and args.format not in FORMATS:
         raise UserError(f"--format={args.format} is unknown; {did_you_mean(args.format, FORMATS)}")
     is_export = Path(args.source, "checkpoints").is_dir()
-    of = {"step": True, "format": True, "shard_size": True, "tokenizer": False, "base": False}
+    of = {"step": True, "format": True, "layers": True, "shard_size": True, "tokenizer": False, "base": False}
     for name, of_export in of.items():
         if getattr(args, name) is not None and of_export != is_export:
             kind = "an export of a workdir" if of_export else "an import"
             raise UserError(f"--{name} belongs to {kind}, and --from={args.source} is none; leave it out")
     for flag, value, idle in (
         ("format", args.format, ("dtype", "shard_size") if args.format in ("peft", "workdir") else ()),
+        ("format", args.format or "huggingface", ("layers",) if args.format != "workdir" else ()),
         ("base", args.base, ("dtype", "tokenizer") if args.base is not None else ()),
     ):
         for name in idle:
@@ -118,12 +121,17 @@ def export(args: argparse.Namespace, target: Path, console: "Console") -> str:
     """Writes what a workdir holds for others, and says what."""
     from gptjax import inference
     from gptjax.interop import exports, imports, peft
-    from gptjax.model import lora
+    from gptjax.model import depth, lora
 
     cfg, params, tokenizer, classes = inference.load(args.source, args.step or "latest")
     if args.format == "workdir":
-        imports.write_model(target, *lora.merge(cfg, params), tokenizer, imported_from=args.source, classes=classes)
-        return f"wrote {target}, in which the adapters of {args.source} are merged into the weights"
+        num_layers = cfg.num_layers if args.layers is None else args.layers
+        if not 1 <= num_layers <= cfg.num_layers:
+            raise UserError(f"--layers={num_layers} is not from 1 to {cfg.num_layers}, which {args.source} has")
+        lowest = depth.lowest(*lora.merge(cfg, params), num_layers)
+        imports.write_model(target, *lowest, tokenizer, imported_from=args.source, classes=classes)
+        merged = ", its adapters merged" if cfg.lora.rank else ""
+        return f"wrote {target}: {num_layers} of the {cfg.num_layers} blocks of {args.source}{merged}"
     if classes:
         console.say(f"left out: the classifiers of {', '.join(classes)}; they belong to tasks, not to the model")
     if args.format == "peft":

@@ -61,12 +61,25 @@ def test_it_leaves_merged_or_alone_and_comes_back(adapted, finished, entry_point
             np.testing.assert_allclose(x, expected[path], atol=1e-6, err_msg=path)
 
 
+def test_its_lower_blocks_leave_alone(adapted, entry_point, tmp_path):
+    workdir, _ = adapted
+    flags = (f"--from={workdir}", f"--to={tmp_path / 'lower'}", "--format=workdir", "--layers=1")
+    result = entry_point("convert", *flags)
+    assert (result.returncode, "1 of the 2 blocks of" in result.stdout) == (0, True), result
+    lower = inference.load(str(tmp_path / "lower"))
+    assert lower.cfg.num_layers == 1
+    for path, x in dict_of(lower.params["blocks"]).items():
+        np.testing.assert_array_equal(x, dict_of(merged(workdir)["blocks"])[path][:1], err_msg=path)
+
+
 def test_mistakes_are_said(adapted, finished, entry_point, tmp_path):
     workdir, _ = adapted
     for flags, words in (
         ((f"--from={finished}", "--format=peft"), "has no adapters"),
         ((f"--from={workdir}", f"--base={finished}"), "--base belongs to an import"),
         ((f"--from={tmp_path}", f"--base={finished}"), "adapter_config.json cannot be read"),
+        ((f"--from={workdir}", "--layers=1"), "--layers changes nothing with --format=huggingface"),
+        ((f"--from={workdir}", "--format=workdir", "--layers=3"), "--layers=3 is not from 1 to 2"),
     ):
         result = entry_point("convert", *flags, f"--to={tmp_path}/out")
         assert result.returncode == 2
