@@ -35,8 +35,7 @@ Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sa
   --step=latest         checkpoint to export: latest, best (by evaluation.metric) or a number
   --base=WORKDIR        the model that adapters belong to
   --format=huggingface  what a workdir is exported to: huggingface, peft (its adapters alone) or
-                        workdir (another one, whose adapters are merged into the weights)
-  --layers=N            of a workdir only the lowest N blocks (--format=workdir): a smaller body to fine-tune
+                        workdir (another one, adapters merged, or with --layers=N its lowest blocks)
   --dtype=float32       what an import will compute in: float32 or bfloat16;
                         what an export is stored in: float32, bfloat16 or float16
   --shard_size=5GB      the most bytes of one exported file of weights
