@@ -44,7 +44,8 @@ Imports a model of the GPT-2, Llama or Qwen family into a workdir, for gptjax.sa
 No pickle (.pt, .pth, pytorch_model.bin) is ever loaded: it may run any code.
 Exit codes: 0 done, 2 a mistake that you can mend, 1 a bug, 130 and 143 stopped by a signal.
 """
-FORMATS = ("huggingface", "peft", "workdir")
+IDLE = {"huggingface": ("layers",), "peft": ("dtype", "shard_size", "layers"), "workdir": ("dtype", "shard_size")}
+"""By format, the flags that change nothing with it."""
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -64,8 +65,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--dtype")
     parser.add_argument("--shard_size", type=num_bytes)
     args = parser.parse(argv)
-    if args.format is not None and args.format not in FORMATS:
-        raise UserError(f"--format={args.format} is unknown; {did_you_mean(args.format, FORMATS)}")
+    if args.format is not None and args.format not in IDLE:
+        raise UserError(f"--format={args.format} is unknown; {did_you_mean(args.format, IDLE)}")
     is_export = Path(args.source, "checkpoints").is_dir()
     of = {"step": True, "format": True, "layers": True, "shard_size": True, "tokenizer": False, "base": False}
     for name, of_export in of.items():
@@ -73,8 +74,7 @@ def main(argv: Sequence[str]) -> int:
             kind = "an export of a workdir" if of_export else "an import"
             raise UserError(f"--{name} belongs to {kind}, and --from={args.source} is none; leave it out")
     for flag, value, idle in (
-        ("format", args.format, ("dtype", "shard_size") if args.format in ("peft", "workdir") else ()),
-        ("format", args.format or "huggingface", ("layers",) if args.format != "workdir" else ()),
+        ("format", args.format or "huggingface", IDLE[args.format or "huggingface"]),
         ("base", args.base, ("dtype", "tokenizer") if args.base is not None else ()),
     ):
         for name in idle:

@@ -139,8 +139,8 @@ def write_config(cfg: ModelConfig) -> tuple[Blueprint, dict[str, Any]]:
 
 # ---- what a family cannot hold
 
-_FREE = ("dropout", "init_std", "vocab_multiple", "dtype", "remat", "scan_layers", "require_kernel")
-"""Options that change nothing in what the parameters mean."""
+_FREE = ("dropout", "init_std", "vocab_multiple", "dtype", "remat", "scan_layers", "require_kernel", "classifiers")
+"""Options that change nothing in what the parameters mean; classifiers are their tasks', and stay behind."""
 
 
 def _obstacles(ours: ModelConfig, theirs: ModelConfig, family: Family) -> list[str]:

@@ -1,6 +1,5 @@
 """Our models into folders that `transformers` loads: config, weights in shards, tokenizer; padding is left out."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,7 +40,7 @@ def export_huggingface(
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype={dtype} is unknown; weights are written as {', '.join(DTYPES)}")
-    cfg, params = lora.merge(dataclasses.replace(cfg, classifiers=()), params)
+    cfg, params = lora.merge(cfg, params)
     blueprint, fields = write_config(cfg)
     ends = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.bos_id}
     with new_folder(path) as folder:

@@ -86,7 +86,7 @@ def export_adapters(cfg: ModelConfig, params: Params, path: Path) -> int:
         raise UserError("the model has no adapters (model.lora.rank=0); --format=huggingface exports all of it")
     _, adapters = lora.split(params)
     flat = {name: np.asarray(leaf) for name, leaf in by_path(adapters)}
-    blueprint, fields = write_config(dataclasses.replace(cfg, lora=LoRAConfig(), classifiers=()))
+    blueprint, fields = write_config(dataclasses.replace(cfg, lora=LoRAConfig()))
     modules = _modules(blueprint, {name.rsplit("/", 2)[0] for name in flat})
     rank, alpha, written = cfg.lora.rank, cfg.lora.alpha, {}
     for layer in range(cfg.num_layers):
@@ -140,7 +140,7 @@ def import_adapters(folder: Path, cfg: ModelConfig) -> tuple[ModelConfig, Params
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} holds no {WEIGHTS}{pickles(folder)}")
     found = safetensors.read_header(folder / WEIGHTS)
-    blueprint, _ = write_config(dataclasses.replace(cfg, lora=LoRAConfig(), classifiers=()))
+    blueprint, _ = write_config(dataclasses.replace(cfg, lora=LoRAConfig()))
     every = {path.removesuffix("/kernel") for tensor in blueprint.tensors for path in tensor.paths}
     modules = [module for module in _modules(blueprint, every) if "{}" in module.tensor.name]
     known = {name for module in modules for layer in range(cfg.num_layers) for name in module.tensors(layer)}

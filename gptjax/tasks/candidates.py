@@ -67,17 +67,24 @@ class Candidates(ExampleTask):
 
         Or the right one alone, where the others are read at the same place.
         """
-        numbers = range(len(self.pairs(example))) if self._tokens is None else [self.gold(example)]
-        return [self._segment(example, number, seq_len) for number in numbers]
+        if self._tokens is not None:
+            return [self._right_segment(example, seq_len)]
+        gold = self.gold(example)
+        return [
+            self._segment(example, pair, number == gold, seq_len) for number, pair in enumerate(self.pairs(example))
+        ]
 
     def training_rows(self, seq_len: int) -> Sequence[Rows]:
         """Packs the right candidates alone."""
         examples = self.shuffled_examples()
-        segments = [self._segment(example, self.gold(example), seq_len) for example in examples]
+        segments = [self._right_segment(example, seq_len) for example in examples]
         return [Packed(str(self.train), self.weight, segments, seq_len, self.label_arrays)]
 
-    def _segment(self, example: Any, number: int, seq_len: int) -> Segment:
-        context, continuation = self.pairs(example)[number]
+    def _right_segment(self, example: Any, seq_len: int) -> Segment:
+        return self._segment(example, self.pairs(example)[self.gold(example)], True, seq_len)
+
+    def _segment(self, example: Any, pair: tuple[str, str], is_right: bool, seq_len: int) -> Segment:
+        context, continuation = pair
         tokenizer = self.setting.tokenizer
         assert tokenizer is not None
         before = [*tokenizer.begin, *tokenizer.encode(context).tolist()] or [tokenizer.eos_id or 0]
@@ -89,7 +96,7 @@ class Candidates(ExampleTask):
             )
         room = seq_len + 1 - len(after)
         segment = answered([*before[-room:], *after], min(len(before), room))
-        return segment._replace(labels={self._right: segment.loss_mask_T * (number == self.gold(example))})
+        return segment._replace(labels={self._right: segment.loss_mask_T * is_right})
 
     def _after(self, continuation: str) -> list[int]:
         assert self.setting.tokenizer is not None
