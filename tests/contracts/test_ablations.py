@@ -12,7 +12,9 @@ every = pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda 
 
 @every
 def test_its_runs_fit_and_there_is_something_to_compare(path, tmp_path):
-    assert len({run.arm for run in load_runs(str(path), [], tmp_path)}) > 1
+    with experiments.skipped_without_data():
+        runs = load_runs(str(path), [], tmp_path)
+    assert len({run.arm for run in runs}) > 1
 
 
 @every
