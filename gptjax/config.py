@@ -209,6 +209,16 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
         problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
     for name, task in build_tasks(cfg.tasks, Setting(name="")).tasks.items():
         problems += [f"tasks.{name}.{problem}" for problem in task.problems()]
+        if task.unembeds and cfg.model.both_ways:
+            problems.append(
+                f"tasks.{name} predicts the next token, which model.attention.name={cfg.model.attention.name!r} sees; "
+                f"set model.attention.name=causal"
+            )
+    if cfg.sample.prompts and cfg.model.both_ways:
+        problems.append(
+            f"sample.prompts={cfg.sample.prompts} are to be continued, and model.attention.name="
+            f"{cfg.model.attention.name!r} sees what follows; set sample.prompts=()"
+        )
     if cfg.model.lora.rank > 0 and cfg.optim.trained == "all":
         problems.append(
             f"model.lora.rank={cfg.model.lora.rank} adds adapters and optim.trained='all' trains the weights beside "

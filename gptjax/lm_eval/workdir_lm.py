@@ -51,6 +51,7 @@ class WorkdirLM(LM):
             raise UserError(f"batch_size={batch_size} is no number of rows from 1 on; 16 is the default")
         self.batch_size = int(batch_size)
         self.cfg, self.params, self.tokenizer, _ = inference.load(workdir, step)
+        self.cfg.refuse_both_ways()
         self._about = {"workdir": workdir, "step": step, "model_num_parameters": model.num_params(self.cfg)}
 
     def get_model_info(self) -> dict[str, Any]:

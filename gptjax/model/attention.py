@@ -1,11 +1,11 @@
-"""Causal self-attention. Owns projections, masks and the mixing of positions; knows nothing of data or losses.
+"""Self-attention. Owns projections, masks and the mixing of positions; knows nothing of data or losses.
 
 Shapes: B batch, T query position, S key position, D model width, H query heads, K key/value heads, G = H / K queries
 per key/value head, C head channels, L distance of a key.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -52,6 +52,9 @@ class SelfAttention(nn.Module):
     A variant is a subclass that overrides `mask_BTS` (which keys are seen) or `mix` (what is done with them); plain XLA
     runs it on every platform.
     """
+
+    both_ways: ClassVar[bool] = False
+    """Whether a query sees later keys too, so that the model cannot say what comes next."""
 
     cfg: ModelConfig
     window: int | None = None
@@ -140,13 +143,27 @@ class SelfAttention(nn.Module):
         def mix(*arguments):
             return self.mix(*arguments, **by_head)
 
-        run = kernels.in_chunks if visible.in_order else lambda mix, *arguments: mix(*arguments)
-        return run(mix, q_BTHC, k_BSKC, v_BSKC, visible)
+        if visible.in_order and not self.both_ways:
+            return kernels.in_chunks(mix, q_BTHC, k_BSKC, v_BSKC, visible)
+        return mix(q_BTHC, k_BSKC, v_BSKC, visible)
 
     def _project(self, x_BTD, name, num_heads, heads):
         cfg, names = self.cfg, ("embed", heads, "head_dim")
         y_BTHC = Projection(cfg, (num_heads, cfg.d_head), names, use_bias=cfg.qkv_bias, name=name)(x_BTD)
         return constrain(y_BTHC, "act_batch", "act_seq", f"act_{heads}", None)
+
+
+class Bidirectional(SelfAttention):
+    """Sees the segment's later keys as well; `window` counts both ways (for tags: Dukic and Snajder 2024, 2401.14556).
+
+    For models that read and do not write: of the parameters of a causal one, a little training makes such a model.
+    """
+
+    both_ways = True
+
+    def mask_BTS(self, visible: Visible):
+        """Returns the mask of both sides."""
+        return visible.mask_BTS(both_ways=True)
 
 
 class Alternating(SelfAttention):
@@ -213,6 +230,7 @@ class Differential(SelfAttention):
 
 ATTENTIONS = {
     "causal": SelfAttention,
+    "bidirectional": Bidirectional,
     "alternating": Alternating,
     "gpt3": gpt3,
     "differential": Differential,

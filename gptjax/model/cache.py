@@ -69,8 +69,12 @@ class Memory(NamedTuple):
 
 
 def init_cache(cfg: ModelConfig, batch_size: int, length: int) -> Cache | Memory:
-    """Returns an empty cache for `batch_size` rows of at most `length` tokens each (any number where recurrent)."""
+    """Returns an empty cache for `batch_size` rows of at most `length` tokens each (any number where recurrent).
+
+    Raises UserError where tokens see those after them: what was kept of them would change.
+    """
     cfg = cfg.resolve()
+    cfg.refuse_both_ways()
     if cfg.num_states:
         width = cfg.block.kwargs["d_hidden"] or cfg.d_model
         return Memory(jnp.zeros((cfg.num_layers, cfg.num_states, batch_size, width), jnp.float32))

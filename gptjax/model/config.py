@@ -6,6 +6,7 @@ import re
 
 from gptjax import registry
 from gptjax.registry import Choice, choice_field
+from gptjax.types import UserError
 
 REMAT_POLICIES = ("none", "dots", "minimal", "offload", "full")
 KERNELS = ("xla", "splash", "cudnn")
@@ -144,6 +145,12 @@ class ModelConfig:
         return registry.lookup("gptjax.model.gpt:BLOCKS", self.block.name).num_states
 
     @property
+    def both_ways(self) -> bool:
+        """Whether a token sees those after it, so that the model cannot say what comes next."""
+        attention = registry.lookup("gptjax.model.attention:ATTENTIONS", self.attention.name)
+        return self.num_states == 0 and getattr(attention, "both_ways", False)
+
+    @property
     def has_stream(self) -> bool:
         """Whether layers add to a residual stream, rather than each replace what the one before it made."""
         return self.num_states == 0 or dict(self.block.kwargs)["residual"]
@@ -206,6 +213,14 @@ class ModelConfig:
             field for field in dataclasses.fields(self) if field.name in unused | {"norm_placement", "require_kernel"}
         )
         return [f.name for f in fields if whole(f, getattr(self, f.name)) != whole(f, f.default)]
+
+    def refuse_both_ways(self) -> None:
+        """Raises UserError for a model that is to say what comes next and cannot."""
+        if self.both_ways:
+            raise UserError(
+                f"model.attention.name={self.attention.name!r} sees the words that follow, so that this model reads "
+                f"and does not write; score it on its tasks by python -m gptjax.main --mode=evaluate"
+            )
 
     def validate(self) -> list[str]:
         """Returns every problem as "field=value is wrong; do this" (empty where the config fits together)."""

@@ -43,7 +43,7 @@ CASES = [
 ] + [("causal", name) for name in RECURRENT]
 OPTIONS |= RECURRENT
 FIRST = [("causal", "plain"), ("causal", "window"), ("causal", "grouped_query"), ("differential", "window")]
-FIRST += [("causal", "lstm")]
+FIRST += [("causal", "lstm"), ("bidirectional", "window")]
 
 
 def is_second(name, option):
@@ -51,9 +51,6 @@ def is_second(name, option):
     return (name, option) not in FIRST
 
 
-cases = pytest.mark.parametrize(
-    ("name", "option"), [pytest.param(*case, marks=[pytest.mark.slow] * is_second(*case)) for case in CASES]
-)
 B = T = 8
 TOKENS_BT = np.random.default_rng(1).integers(0, 16, (B, T))
 POSITIONS_BT = np.tile([0, 1, 2, 0, 1, 2, 3, 0], (B, 1))
@@ -74,6 +71,17 @@ def config(name, option, **changes):
         **changes,
     }
     return ModelConfig(attention=Choice(name, kwargs), **({"positions": Choice("rotary")} | fields))
+
+
+def of_cases(found):
+    """Returns the mark that runs a test once for each case."""
+    params = [pytest.param(*case, marks=[pytest.mark.slow] * is_second(*case)) for case in found]
+    return pytest.mark.parametrize(("name", "option"), params)
+
+
+cases = of_cases(CASES)
+causal_cases = of_cases([(name, option) for name, option in CASES if not config(name, option).both_ways])
+both_ways_cases = of_cases([(name, option) for name, option in CASES if config(name, option).both_ways])
 
 
 def layout_of(cfg, rules):
@@ -113,7 +121,7 @@ def influence(cfg):
     return np.abs(jacobian_TDVE).sum((1, 3))[:, :T]
 
 
-@cases
+@causal_cases
 def test_no_position_sees_its_future(name, option):
     """The gradient of output t with respect to input u is exactly zero for u > t, and not zero for u = t."""
     influence_TU = influence(config(name, option))
@@ -121,7 +129,7 @@ def test_no_position_sees_its_future(name, option):
     assert np.all(np.diagonal(influence_TU) > 0)
 
 
-@cases
+@causal_cases
 def test_the_past_is_seen_as_far_as_the_window(name, option):
     """Every earlier position has an influence; with a window, those that a chain of windows reaches, one a layer."""
     cfg = config(name, option)
@@ -129,6 +137,15 @@ def test_the_past_is_seen_as_far_as_the_window(name, option):
     reach = cfg.num_layers * (OPTIONS[option][0].get("window", T) - 1) if is_local else T
     distance_TU = np.arange(T)[:, None] - np.arange(T)
     np.testing.assert_array_equal(influence(cfg) > 0, (distance_TU >= 0) & (distance_TU <= reach))
+
+
+@both_ways_cases
+def test_both_sides_are_seen_as_far_as_the_window(name, option):
+    """Where a mask lets both sides be seen, a chain of windows reaches as far ahead as behind."""
+    cfg = config(name, option)
+    reach = cfg.num_layers * (OPTIONS[option][0].get("window", T) - 1)
+    distance_TU = np.abs(np.arange(T)[:, None] - np.arange(T))
+    np.testing.assert_array_equal(influence(cfg) > 0, distance_TU <= reach)
 
 
 @functools.cache
@@ -167,8 +184,7 @@ def test_packed_equals_alone(name, option):
     """A document in a packed row has the logits that it has in a row of its own."""
     run = forward(config(name, option))
     packed_BTV = run(TOKENS_BT, POSITIONS_BT, SEGMENT_IDS_BT)
-    # What else the row of its own holds is in the document's future, and so not seen.
-    alone_BTV = run(np.roll(TOKENS_BT, -3, axis=1), *ONE_SEGMENT)
+    alone_BTV = run(np.roll(TOKENS_BT, -3, axis=1), ONE_SEGMENT[0], np.tile(np.arange(T) < 4, (B, 1)).astype(int))
     np.testing.assert_allclose(packed_BTV[:, 3:7], alone_BTV[:, :4], rtol=1e-5, atol=1e-5)
 
 
@@ -205,7 +221,7 @@ def assert_cached_equals_full(cfg):
     np.testing.assert_allclose(cached_BTV, forward(cfg)(TOKENS_BT, *ONE_SEGMENT), rtol=1e-5, atol=1e-5)
 
 
-@cases
+@causal_cases
 def test_cached_decoding_equals_the_full_forward(name, option):
     """Every position's logits, whether its token came with the prompt or alone, are those of the whole sequence."""
     assert_cached_equals_full(config(name, option))

@@ -49,6 +49,10 @@ MISTAKES = {
     "seed beyond 32 bits": ([TINY, "--config.seed=99999999999"], ["seed=99999999999", "4294967295"]),
     "empty path": ([TINY, "--config.data.path="], ["data.path='' is empty"]),
     "import of nothing": ([TINY, "--config.model.attention.name=:x"], ["':x'", "package.module:name"]),
+    "attention that sees the answer": (
+        [TINY, "--config.model.attention.name=bidirectional"],
+        ["tasks.lm predicts the next token", "attention.name=causal", "sample.prompts=()"],
+    ),
     "batch of nothing": ([TINY, "--config.data.batch_size=0"], ["batch_size=0"]),
     "mesh for other machines": ([TINY, "--config.mesh.tensor=3"], ["3 devices", "there are 1"]),
     "unknown rules": ([TINY, "--config.mesh.rules=fsp"], ["'fsp'", "fsdp"]),

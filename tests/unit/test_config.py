@@ -89,6 +89,15 @@ def test_a_recurrent_model_reads_its_sequences_whole():
         validate(change(model={"block": Choice("lstm")}, **context), device_count=8)
 
 
+def test_a_model_that_sees_both_ways_reads_and_does_not_write():
+    cfg = change(model={"attention": Choice("bidirectional")}, sample={"prompts": ()})
+    reads = {"roles": Choice("roles", {"train": __file__}), "mood": Choice("classification", {"train": __file__})}
+    validate(dataclasses.replace(cfg, tasks=reads), device_count=1)
+    writes = {**reads, "mood": Choice("classification", {"train": __file__, "lm_weight": 0.5})}
+    with pytest.raises(UserError, match=r"^tasks\.mood predicts the next token, which .*=causal$"):
+        validate(dataclasses.replace(cfg, tasks=writes), device_count=1)
+
+
 def test_how_a_run_is_executed_is_no_part_of_it():
     """The same command runs on any fleet, keeps as many checkpoints and speaks as often as it likes."""
     executed = change(

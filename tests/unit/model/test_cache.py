@@ -6,9 +6,12 @@ Shapes: B batch, T query position, S slot, N layers, K key/value heads, C head c
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gptjax.model.cache import Cache, init_cache
 from gptjax.model.config import ModelConfig
+from gptjax.registry import Choice
+from gptjax.types import UserError
 
 N, B, S, K, C, T = 3, 2, 5, 2, 4, 3
 
@@ -34,3 +37,8 @@ def test_an_empty_cache_has_a_slot_a_position_for_the_key_value_heads_alone():
     assert cache.length == S
     for x_NBSKC in cache:
         assert (x_NBSKC.shape, x_NBSKC.dtype) == ((N, B, S, K, 8), jnp.bfloat16)
+
+
+def test_a_model_that_sees_both_ways_has_none():
+    with pytest.raises(UserError, match=r"'bidirectional' sees the words that follow.*--mode=evaluate$"):
+        init_cache(ModelConfig(attention=Choice("bidirectional")), B, S)
