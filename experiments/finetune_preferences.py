@@ -27,7 +27,7 @@ def get_config():
         }
     }
     config.data.batch_size = 2
-    config.optim.update(num_steps=60, warmup_steps=5, peak_lr=2e-4)
+    config.optim.update(num_steps=40, warmup_steps=5, peak_lr=5e-5)
     config.evaluation.update(every=20, metric="accuracy")
     config.checkpoint.every = 20
     return config

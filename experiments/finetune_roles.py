@@ -1,8 +1,8 @@
 """Semantic roles (PropBank on the English Web Treebank), given the predicates: SmolLM2's lowest 6 blocks, both ways.
 
-A role depends on words on both sides of it, so that the blocks are trained themselves, to see both; adapters on more
-blocks, with the words twice, learned a fifth as fast (LOG.md). In BERT the lower half knows roles already (Tenney et al.
-2019, arXiv 1905.05950).
+A role depends on words on both sides of it, so the blocks themselves are trained, to see both; adapters on more blocks,
+with the words twice, learned a fifth as fast (LOG.md). In BERT the lower half knows roles already (Tenney et al. 2019,
+arXiv 1905.05950).
 
 Import:   see smollm2_adapted.py, then
           python -m gptjax.convert --from=runs/smollm2 --to=runs/smollm2_6 --format=workdir --layers=6

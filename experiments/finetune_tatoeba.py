@@ -23,4 +23,7 @@ def get_config():
             "max_tokens": 64,
         }
     }
+    config.optim.num_steps = 1_000
+    config.evaluation.update(every=500, num_examples=500)
+    config.checkpoint.every = 500
     return config
