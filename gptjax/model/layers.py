@@ -106,13 +106,37 @@ class Projection(nn.Module):
         a = Kernel((*dims, lora.rank), (*inputs, None), initializer, name="lora_a")()
         b = Kernel((lora.rank, *self.features), (None, *outputs), nn.initializers.zeros, name="lora_b")()
         narrow = _multiply(Dropout(lora.dropout, name="lora_dropout")(x), a, self.num_inputs, dtype)
-        return _multiply(narrow * (lora.alpha / lora.rank), b, 1, dtype)
+        return from_rank(narrow * (lora.alpha / lora.rank), b.astype(dtype))
 
 
 def _multiply(x, kernel, num_inputs, dtype):
     """Contracts the last dims of x with the first of the kernel, both in `dtype`."""
     contract = (tuple(range(x.ndim - num_inputs, x.ndim)), tuple(range(num_inputs)))
     return jax.lax.dot_general(x.astype(dtype), kernel.astype(dtype), (contract, ((), ())))
+
+
+@jax.custom_vjp
+def from_rank(x: Array, kernel: Array) -> Array:
+    """Contracts the last dim of x, an adapter's rank, with the first of the kernel.
+
+    The kernel's gradient is x^T dy. Autodiff writes (dy^T x)^T, for which CPUs copy dy, much wider than x, and compute
+    what it comes from once more, in the order of columns: a third of the time of a step with adapters.
+    """
+    return _from_rank_forward(x, kernel)[0]
+
+
+def _from_rank_forward(x, kernel):
+    return jnp.tensordot(x, kernel, 1), (x, kernel)
+
+
+def _from_rank_backward(kept, dy):
+    x, kernel = kept
+    dims, outputs = tuple(range(x.ndim - 1)), tuple(range(1, kernel.ndim))
+    dx = jnp.tensordot(dy, kernel, (tuple(range(x.ndim - 1, dy.ndim)), outputs))
+    return dx, jnp.tensordot(x, dy, (dims, dims))
+
+
+from_rank.defvjp(_from_rank_forward, _from_rank_backward)
 
 
 class Embedding(nn.Module):

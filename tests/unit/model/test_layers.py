@@ -12,7 +12,7 @@ import pytest
 
 from gptjax import registry
 from gptjax.model.config import ModelConfig
-from gptjax.model.layers import NORMS, Dropout, Embedding, Named, Projection, layer_norm, rms_norm
+from gptjax.model.layers import NORMS, Dropout, Embedding, Named, Projection, from_rank, layer_norm, rms_norm
 from gptjax.registry import Choice
 
 EPSILON = 0.5  # nearly the variance, so that a term in which it is forgotten shows
@@ -119,6 +119,20 @@ def test_a_projection_multiplies_in_the_compute_dtype_and_keeps_its_weights_in_f
     y = jit(layer.apply)({"params": params}, np.full((5, 2, 4), just_above_one, np.float32))
     assert y.dtype == jnp.bfloat16
     np.testing.assert_array_equal(y, np.broadcast_to([8, 9, 10], (5, 3)))
+
+
+def test_the_adapter_s_gradient_is_autodiff_s_and_has_a_derivative_along_directions():
+    """The second is what estimates of the curvature take, forwards over backwards."""
+    random = np.random.default_rng(0)
+    x_BTR, kernel_RHC = random.standard_normal((2, 3, 4), np.float32), random.standard_normal((4, 5, 6), np.float32)
+
+    def curved(product):
+        gradient = jax.grad(lambda x, kernel: jnp.sum(jnp.tanh(product(x, kernel)) ** 2), (0, 1))
+        return jit(lambda *inputs: jax.jvp(gradient, inputs, inputs))(x_BTR, kernel_RHC)
+
+    plain = curved(functools.partial(jnp.tensordot, axes=1))
+    for ours, theirs in zip(jax.tree.leaves(curved(from_rank)), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_an_id_outside_the_table_gives_nan():
