@@ -22,7 +22,7 @@ def get_config():
         }
     }
     config.model.seq_len, config.data.batch_size = 128, 8
-    config.optim.update(num_steps=350, top_layers=15)
-    config.evaluation.update(every=175, metric="accuracy")
-    config.checkpoint.every = 175
+    config.optim.update(num_steps=450, top_layers=15)
+    config.evaluation.update(every=150, metric="accuracy")
+    config.checkpoint.every = 150
     return config
