@@ -22,7 +22,7 @@ def get_config():
         }
     }
     config.data.batch_size = 2
-    config.optim.update(num_steps=80, peak_lr=2e-4, top_layers=15)
+    config.optim.update(num_steps=80, warmup_steps=8, peak_lr=2e-4, top_layers=15)
     config.evaluation.update(every=40)
     config.checkpoint.every = 40
     return config

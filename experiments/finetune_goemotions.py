@@ -23,7 +23,7 @@ def get_config():
         }
     }
     config.model.seq_len, config.data.batch_size = 128, 8
-    config.optim.update(num_steps=100, top_layers=15)
+    config.optim.update(num_steps=100, warmup_steps=10, top_layers=15)
     config.evaluation.update(every=50, metric="macro_f1", num_examples=2_000)
     config.checkpoint.every = 50
     return config

@@ -23,7 +23,7 @@ def get_config():
         }
     }
     config.data.batch_size = 2
-    config.optim.update(num_steps=80, top_layers=15)
+    config.optim.update(num_steps=80, warmup_steps=8, top_layers=15)
     config.evaluation.update(every=80, metric="loss", num_examples=100, batch_size=16)
     config.checkpoint.every = 80
     return config

@@ -209,11 +209,7 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
         problems += [f"{name}.{problem}" for problem in getattr(cfg, name).validate()]
     for name, task in build_tasks(cfg.tasks, Setting(name="")).tasks.items():
         problems += [f"tasks.{name}.{problem}" for problem in task.problems()]
-        if task.unembeds and cfg.model.both_ways:
-            problems.append(
-                f"tasks.{name} predicts the next token, which model.attention.name={cfg.model.attention.name!r} sees; "
-                f"set model.attention.name=causal"
-            )
+    problems += leaks(cfg)
     if cfg.sample.prompts and cfg.model.both_ways:
         problems.append(
             f"sample.prompts={cfg.sample.prompts} are to be continued, and model.attention.name="
@@ -232,6 +228,17 @@ def own_problems(cfg: ExperimentConfig) -> list[str]:
     if cfg.model.lora.rank == 0 and cfg.optim.trained == "adapters":
         problems.append("optim.trained='adapters' and model.lora.rank=0 adds none; set model.lora.rank=8")
     return problems
+
+
+def leaks(cfg: ExperimentConfig) -> list[str]:
+    """Returns which tasks ask the model for what it sees."""
+    tasks = build_tasks(cfg.tasks, Setting(name="")).tasks if cfg.model.both_ways else {}
+    return [
+        f"tasks.{name} predicts the next token, which model.attention.name={cfg.model.attention.name!r} sees; it "
+        f"serves tasks that read: classification, tagging, roles"
+        for name, task in tasks.items()
+        if task.unembeds
+    ]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

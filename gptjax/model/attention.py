@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
     """
 
     both_ways: ClassVar[bool] = False
-    """Whether a query sees later keys too, so that the model cannot say what comes next."""
+    """Whether a query sees as far ahead as behind; the table's entry has to say so too where it is a function."""
 
     cfg: ModelConfig
     window: int | None = None
@@ -66,6 +66,7 @@ class SelfAttention(nn.Module):
     def __call__(self, x_BTD, context: Context, cache: Cache | None):
         """Mixes positions. Returns y_BTD in the compute dtype and the cache with this call's tokens (None: none)."""
         cfg = self.cfg
+        assert self.both_ways == cfg.both_ways, f"say both_ways={self.both_ways} on {cfg.attention.name!r} as well"
         q_BTHC = self._project(x_BTD, "query", cfg.num_heads, "q_heads")
         k_BTKC = self._project(x_BTD, "key", cfg.num_kv_heads, "kv_heads")
         v_BTKC = self._project(x_BTD, "value", cfg.num_kv_heads, "kv_heads")
@@ -108,7 +109,7 @@ class SelfAttention(nn.Module):
 
     def mask_BTS(self, visible: Visible):
         """Returns which keys each query sees."""
-        return visible.mask_BTS()
+        return visible.mask_BTS(both_ways=self.both_ways)
 
     def mix(self, q_BTHC, k_BSKC, v_BSKC, visible: Visible, *, bias_HL=None, sink_H=None):
         """Returns each query's mixture of the values, y_BTHC."""
@@ -125,7 +126,7 @@ class SelfAttention(nn.Module):
     def obstacle(self) -> str | None:
         """Returns why a kernel cannot stand in for `mask_BTS` and `mix`; None where it can."""
         own, standard = type(self), SelfAttention
-        if own.mask_BTS is not standard.mask_BTS or own.mix is not standard.mix:
+        if self.both_ways or own.mask_BTS is not standard.mask_BTS or own.mix is not standard.mix:
             return f"attention {self.cfg.attention.name!r} is plain XLA"
         if self.soft_cap is not None or self.sink:
             return "soft_cap and sink are plain XLA"
@@ -154,16 +155,12 @@ class SelfAttention(nn.Module):
 
 
 class Bidirectional(SelfAttention):
-    """Sees the segment's later keys as well; `window` counts both ways (for tags: Dukic and Snajder 2024, 2401.14556).
+    """Sees what follows too, and with a `window` as far ahead as behind (Dukic and Snajder 2024, arXiv 2401.14556).
 
-    For models that read and do not write: of the parameters of a causal one, a little training makes such a model.
+    A model of it reads and does not write. It may start from a causal one's parameters, and soon learns to look ahead.
     """
 
     both_ways = True
-
-    def mask_BTS(self, visible: Visible):
-        """Returns the mask of both sides."""
-        return visible.mask_BTS(both_ways=True)
 
 
 class Alternating(SelfAttention):

@@ -13,6 +13,8 @@ KERNELS = ("xla", "splash", "cudnn")
 DTYPES = ("float32", "bfloat16")
 LORA_BASES = ("float32", "int8", "int4", "nf4")
 ROTARY_SCALINGS = ("none", "linear", "ntk", "yarn", "yarn_by_index", "llama3")
+ONE_SIDED = ("alibi", "t5", "none")
+"""Positions that know at most how far a key is, and not on which side."""
 POSITIVE_OPTIONS = {
     "block": ("d_hidden",),
     "attention": ("window", "soft_cap"),
@@ -219,7 +221,8 @@ class ModelConfig:
         if self.both_ways:
             raise UserError(
                 f"model.attention.name={self.attention.name!r} sees the words that follow, so that this model reads "
-                f"and does not write; score it on its tasks by python -m gptjax.main --mode=evaluate"
+                f"and does not write; score it on its tasks by python -m gptjax.main --config=FILE --workdir=DIR "
+                f"--mode=evaluate"
             )
 
     def validate(self) -> list[str]:
@@ -286,6 +289,11 @@ class ModelConfig:
         if self.attention.name == "differential" and d_head % 4:
             problems.append(
                 f"attention.name='differential' halves pairs of channels and d_head={d_head} is no multiple of 4"
+            )
+        if self.both_ways and self.positions.name in ONE_SIDED:
+            problems.append(
+                f"positions.name={self.positions.name!r} does not tell what follows from what came before, which "
+                f"attention.name={self.attention.name!r} sees both of; set positions.name=rotary"
             )
         pattern = attention.get("pattern", "L")
         if not pattern or set(pattern) - {"L", "G"}:

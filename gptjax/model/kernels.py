@@ -248,7 +248,7 @@ def mix(
     window: int | None,
     by_head: Mapping[str, Array],
 ) -> Array:
-    """Returns each query's mixture of the values before it, on whatever mesh is in use; y_BTHC in the dtype of v.
+    """Returns each query's mixture of the values that it sees, on whatever mesh is in use; y_BTHC in the dtype of v.
 
     The kernel takes q_BTHC, k_BSKC, v_BSKC, which keys are visible, and by name what else each head has, its first dim
     the heads. Where the rows are split over devices, these hold their positions in zig-zag order, and gather all keys

@@ -13,7 +13,7 @@ from gptjax.types import Array
 
 
 class Visible(NamedTuple):
-    """Which keys a query sees: none behind it, the `window` nearest at most, and those of its own segment."""
+    """Which keys a query sees: of its own segment those up to itself, or the `window` nearest of them."""
 
     places: Array
     """Place of each query in its row: T numbers for all rows, or B x T."""
@@ -48,7 +48,7 @@ class Visible(NamedTuple):
     def mask_BTS(self, first_key: int | Array = 0, num_keys: int | None = None, *, both_ways: bool = False) -> Array:
         """Returns the mask over all keys, or over some from the first on; B is 1 where rows do not differ.
 
-        `both_ways` counts keys ahead as well as those behind.
+        `both_ways` lets a query see as far ahead as behind.
         """
         num_keys = num_keys or self.num_keys
         distance = self.places[..., :, None] - (first_key + jnp.arange(num_keys))
@@ -63,9 +63,9 @@ class Visible(NamedTuple):
         return mask_BTS & (self.query_segments_BT[:, :, None] == keys_BS[:, None])
 
     def distances_BTS(self) -> Array:
-        """Returns how far from its query each key lies, on either side; B is 1 where rows do not differ."""
-        distances = jnp.abs(self.places[..., :, None] - jnp.arange(self.num_keys))
-        return distances.reshape(-1, *distances.shape[-2:])
+        """Returns how far behind its query each key lies, 0 where it lies ahead; B is 1 where rows do not differ."""
+        distances = self.places[..., :, None] - jnp.arange(self.num_keys)
+        return jnp.maximum(distances, 0).reshape(-1, *distances.shape[-2:])
 
     def cut(self, start: int, stop: int) -> "Visible":
         """Returns the same for the queries from start to stop, in order, and the keys before stop."""

@@ -98,6 +98,7 @@ def main(argv: Sequence[str]) -> int:
     from gptjax.sample.generate import stream_text
 
     model_cfg, params, tokenizer, _ = inference.load(args.workdir, args.step)
+    model_cfg.refuse_both_ways()
     if args.chat is not None:
         from gptjax.data.chat import Chat
         from gptjax.sample.answers import Assistant

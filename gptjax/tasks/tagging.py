@@ -1,7 +1,7 @@
 """Spans of words, such as names, and the roles of a predicate's arguments: a tag a word, read at one of its sub-words.
 
-A decoder sees no word to the right. So the words stand twice, and tags are read in the second copy, where all have been
-seen (echo embeddings, Springer et al. 2024, arXiv 2402.15449).
+Causal attention sees no word to the right. So the words stand twice, and tags are read in the second copy, where all
+have been seen (echo embeddings, Springer et al. 2024, arXiv 2402.15449). Attention that sees both ways needs one copy.
 
 Shapes: B batch, T position, D model width, W words, L tags.
 """
@@ -39,7 +39,7 @@ class SpanTask(ExampleTask):
     labels: tuple[str, ...] = ()
     """All labels of spans; empty takes those of the training file."""
     twice: bool = True
-    """Whether the words stand twice, so that each tag is read with all words seen."""
+    """Whether the words stand twice, so that each tag is read with all words seen; attention both ways needs one."""
     sub_word: str = "first"
     """Which sub-word of a word its tag is read from: first or last."""
 

@@ -58,9 +58,8 @@ def attention(cfg, p, x_TD, positions_T, segment_ids_T, bias_HTS, n):
     """The sum over heads h of softmax(q_h k_h' / sqrt C) v_h W_h (Vaswani et al. 2017, section 3.2).
 
     Head h reads key/value head h // (H / K) (arXiv 2305.13245); queries and keys are normalised (arXiv 2010.04245) and
-    then turned (arXiv 2104.09864) where the config says so; a query sees no later key (unless
-    both ways), none of another segment, and the `window` nearest at most, itself included (arXiv 2004.05150). n counts
-    the blocks.
+    then turned (arXiv 2104.09864) where the config says so; a query sees no later key, unless both
+    ways, none of another segment, and none `window` or more places away (arXiv 2004.05150). n counts the blocks.
     """
     defaults = {
         "causal": {"window": None},
@@ -158,16 +157,15 @@ def distance_bias(cfg, params, T):
     H, options = cfg.num_heads, dict(cfg.positions.kwargs)
     bias_HTS = np.zeros((H, T, T))
     for t in range(T):
-        for s in range(T):
-            distance = abs(t - s)
+        for s in range(t + 1):
             if cfg.positions.name == "alibi":
                 assert H & (H - 1) == 0
-                bias_HTS[:, t, s] = [-(2.0 ** (-8 * (h + 1) / H)) * distance for h in range(H)]
+                bias_HTS[:, t, s] = [-(2.0 ** (-8 * (h + 1) / H)) * (t - s) for h in range(H)]
             elif cfg.positions.name == "t5":
                 buckets, farthest = options.get("num_buckets", 32), options.get("max_distance", 128)
-                bucket, exact = distance, buckets // 2
+                bucket, exact = t - s, buckets // 2
                 if bucket >= exact:
-                    share = np.log(distance / exact) / np.log(farthest / exact)
+                    share = np.log((t - s) / exact) / np.log(farthest / exact)
                     bucket = min(buckets - 1, exact + int(share * (buckets - exact)))
                 bias_HTS[:, t, s] = params["positions"]["embedding"][bucket]
     return bias_HTS

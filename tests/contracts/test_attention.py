@@ -1,6 +1,6 @@
 """What every attention and every recurrent block in the tables owes.
 
-The past alone, one segment alone, and one result cached, sharded or plain.
+The past alone (or both sides, where it says so), one segment alone, and one result cached, sharded or plain.
 
 Shapes: B batch, T query position (of the whole sequence), D model width, V vocabulary; U and E, T and D of the input.
 """

@@ -93,7 +93,7 @@ VARIANTS = {
         "mup_base_width": 8,
     },
     "differential": {"attention": Choice("differential", {"sink": True}), "positions": ROTARY, "d_head": 8},
-    "both_ways": {"attention": Choice("bidirectional", {"window": 3}), "positions": Choice("alibi")},
+    "both_ways": {"attention": Choice("bidirectional", {"window": 3}), "positions": ROTARY},
     "alibi": {"positions": Choice("alibi"), "attention": Choice("causal", {"sink": True})},
     "t5": {
         "positions": Choice("t5", {"num_buckets": 6, "max_distance": 9}),

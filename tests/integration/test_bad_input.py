@@ -51,7 +51,7 @@ MISTAKES = {
     "import of nothing": ([TINY, "--config.model.attention.name=:x"], ["':x'", "package.module:name"]),
     "attention that sees the answer": (
         [TINY, "--config.model.attention.name=bidirectional"],
-        ["tasks.lm predicts the next token", "attention.name=causal", "sample.prompts=()"],
+        ["tasks.lm predicts the next token", "tasks that read", "sample.prompts=()"],
     ),
     "batch of nothing": ([TINY, "--config.data.batch_size=0"], ["batch_size=0"]),
     "mesh for other machines": ([TINY, "--config.mesh.tensor=3"], ["3 devices", "there are 1"]),

@@ -6,7 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from gptjax import inference
+from gptjax import inference, model
+from gptjax.data.tokenizer import ByteTokenizer
+from gptjax.interop.imports import write_model
+from gptjax.model.config import ModelConfig
+from gptjax.registry import Choice
 from tests.integration.command_line import PLAINLY, rows
 
 EXPERIMENT = """
@@ -86,6 +90,33 @@ def test_a_model_leaves_for_another_workdir_with_its_classifiers(entry_point, ex
     flags = (f"--config={experiment / 'mood.py'}", f"--workdir={moved}", "--mode=evaluate")
     result = entry_point("main", *flags, "--config.tasks.mood.labels=b,a")
     assert (result.returncode, "was trained for other labels" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def both_ways(tmp_path):
+    """The folder of a model that sees what it would be asked for."""
+    cfg = ModelConfig(
+        vocab_size=257, d_model=16, num_layers=1, num_heads=2, seq_len=32, attention=Choice("bidirectional")
+    )
+    write_model(tmp_path / "run", cfg, model.init_params(cfg, jax.random.key(0)), ByteTokenizer(), imported_from="here")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("main", ("--mode=evaluate", "--config={mood}")),
+        ("sample.__main__", ()),
+        ("lm_eval.__main__", ("--tasks=lambada",)),
+    ],
+)
+def test_a_model_that_sees_both_ways_is_asked_for_no_token(entry_point, experiment, both_ways, program, arguments):
+    """Whoever asks is told why, at once: its own numbers would be those of reading the answer."""
+    flags = (flag.format(mood=experiment / "mood.py") for flag in arguments)
+    result = entry_point(program, f"--workdir={both_ways}", *flags)
+    said = "tasks.more predicts the next token" if program == "main" else "reads and does not write"
+    assert (result.returncode, said in result.stderr) == (2, True), result.stderr
+    assert "tasks.mood" not in result.stderr
 
 
 @pytest.mark.slow

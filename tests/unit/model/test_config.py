@@ -90,6 +90,11 @@ def test_the_vocabulary_is_padded_upwards_and_only_where_it_must(vocab_size, mul
             "attention.name='differential' halves pairs of channels and d_head=6 is no multiple of 4",
         ),
         (
+            {"attention": Choice("bidirectional"), "positions": Choice("alibi")},
+            "positions.name='alibi' does not tell what follows from what came before, which "
+            "attention.name='bidirectional' sees both of; set positions.name=rotary",
+        ),
+        (
             {"attention": Choice("alternating", {"pattern": "LX"})},
             "attention.pattern='LX' is not made of L (local) and G (global), as in LLLG",
         ),

@@ -130,6 +130,10 @@ def test_the_adapter_s_gradient_is_autodiff_s_and_has_a_derivative_along_directi
         gradient = jax.grad(lambda x, kernel: jnp.sum(jnp.tanh(product(x, kernel)) ** 2), (0, 1))
         return jit(lambda *inputs: jax.jvp(gradient, inputs, inputs))(x_BTR, kernel_RHC)
 
+    first, second = (
+        jax.make_jaxpr(jax.grad(lambda *inputs: jnp.sum(from_rank(*inputs)), 1))(x_BTR, kernel_RHC).eqns[-1].invars
+    )
+    assert (first.aval.shape, second.aval.shape) == (x_BTR.shape, (2, 3, 5, 6))  # what is copied is the narrow one
     plain = curved(functools.partial(jnp.tensordot, axes=1))
     for ours, theirs in zip(jax.tree.leaves(curved(from_rank)), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
