@@ -104,7 +104,7 @@ VARIANTS = {
 }
 SECOND = (
     *("gpt1", "multi_query", "no_positions", "padded_vocabulary", "every_option", "gpt3", "lstm_stream"),
-    *("gru", "experts_with_places", "alibi", "vaswani", "qwen2", "qk_norm", "t5"),
+    *("gru", "experts_with_places", "alibi", "vaswani", "qwen2", "qk_norm", "t5", "both_ways"),
 )
 variants = pytest.mark.parametrize(  # others have what these have, once each
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SECOND)) for name in VARIANTS]
