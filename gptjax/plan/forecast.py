@@ -74,14 +74,17 @@ def forecast(cfg: ExperimentConfig, fleet: Fleet, source: str = "the config") ->
     """Compiles the step of a config for a fleet and works out its figures; raises UserError where they do not match."""
     config.validate(cfg, len(fleet.devices), source)
     program = build_program(
-        cfg, sized(cfg), build_tasks(cfg.tasks, Setting("", num_chunks=cfg.train.loss_chunks)), fleet.devices
+        cfg,
+        sized_without_text(cfg),
+        build_tasks(cfg.tasks, Setting("", num_chunks=cfg.train.loss_chunks)),
+        fleet.devices,
     )
     compiled = compile_step(program)
     plan = _without_times(program, fleet, compiled)
     return plan if compiled.module is None else _timed(plan, program, fleet, compiled)
 
 
-def sized(cfg: ExperimentConfig) -> ModelConfig:
+def sized_without_text(cfg: ExperimentConfig) -> ModelConfig:
     """Returns the model config with its vocabulary; raises UserError where only a text could tell it."""
     size = cfg.model.vocab_size
     if size is None and cfg.data.tokenizer.name == "byte":

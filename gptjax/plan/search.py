@@ -20,7 +20,7 @@ from gptjax.config import ExperimentConfig
 from gptjax.model import accounting, attention, logical_axes, param_shapes
 from gptjax.model.config import ModelConfig
 from gptjax.plan.collectives import Transfer
-from gptjax.plan.forecast import Forecast, sized
+from gptjax.plan.forecast import Forecast, sized_without_text
 from gptjax.plan.roofline import interconnect_seconds
 from gptjax.plan.topology import Fleet
 from gptjax.types import UserError
@@ -126,7 +126,7 @@ def describe(candidate: Candidate) -> str:
 
 def candidates(cfg: ExperimentConfig, fleet: Fleet, by: str) -> list[Candidate]:
     """Returns the ways to run the config that its checks allow and whose memory may suffice, most promising first."""
-    found, model = [], sized(cfg)
+    found, model = [], sized_without_text(cfg)
     params, flops = (
         accounting.num_params(model),
         accounting.flops_per_token(model) * cfg.data.batch_size * model.seq_len,
@@ -199,7 +199,7 @@ def _estimate(cfg: ExperimentConfig, sizes: Mapping[str, int], fleet: Fleet, par
     Weights are gathered in the compute dtype, forwards and backwards, and their gradients summed; a tensor axis sums
     activations four times a block (once more where it is computed again); a context axis gathers keys and values.
     """
-    model, layout = sized(cfg), _layout(cfg, sizes)
+    model, layout = sized_without_text(cfg), _layout(cfg, sizes)
     assert model.num_kv_heads is not None
     assert model.d_head is not None
     assert model.vocab_size is not None

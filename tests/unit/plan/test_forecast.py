@@ -6,7 +6,7 @@ import pytest
 
 from gptjax.config import ExperimentConfig
 from gptjax.plan import compiler
-from gptjax.plan.forecast import forecast, sized
+from gptjax.plan.forecast import forecast, sized_without_text
 from gptjax.plan.report import best, summary, table
 from gptjax.plan.topology import open_fleet
 from gptjax.registry import Choice
@@ -126,10 +126,10 @@ def test_only_a_full_memory_is_a_refusal(message, needed):
 def test_a_vocabulary_that_only_a_text_could_tell_is_asked_for():
     cfg = ExperimentConfig()
     bytewise = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, tokenizer=Choice("byte")))
-    assert sized(bytewise).vocab_size == 257
+    assert sized_without_text(bytewise).vocab_size == 257
     unknown = dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, tokenizer=Choice("bpe")))
     with pytest.raises(UserError, match=r"set --config\.model\.vocab_size=NUMBER"):
-        sized(unknown)
+        sized_without_text(unknown)
 
 
 def test_a_batch_or_mesh_that_does_not_divide_is_refused():
