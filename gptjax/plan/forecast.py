@@ -73,12 +73,8 @@ class Forecast:
 def forecast(cfg: ExperimentConfig, fleet: Fleet, source: str = "the config") -> Forecast:
     """Compiles the step of a config for a fleet and works out its figures; raises UserError where they do not match."""
     config.validate(cfg, len(fleet.devices), source)
-    program = build_program(
-        cfg,
-        sized_without_text(cfg),
-        build_tasks(cfg.tasks, Setting("", num_chunks=cfg.train.loss_chunks)),
-        fleet.devices,
-    )
+    tasks = build_tasks(cfg.tasks, Setting("", num_chunks=cfg.train.loss_chunks))
+    program = build_program(cfg, sized_without_text(cfg), tasks, fleet.devices)
     compiled = compile_step(program)
     plan = _without_times(program, fleet, compiled)
     return plan if compiled.module is None else _timed(plan, program, fleet, compiled)
