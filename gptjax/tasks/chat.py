@@ -56,7 +56,10 @@ class Chatting(ChatTask):
     header: bool | None = None
     """Whether the first row names the columns; None tells by the columns asked for."""
     cut: bool = False
-    """Whether what does not fit into model.seq_len is left out; otherwise it is an error."""
+    """Whether a conversation that does not fit into model.seq_len is cut; otherwise it is an error.
+
+    Its end is left out, or its beginning where no answer would be left.
+    """
     measures: tuple[str, ...] = ("rouge",)
     """What answers are scored by: bleu, chrf, rouge, exact_match; () scores none, and only the loss is measured."""
     max_tokens: int = 128
@@ -89,7 +92,7 @@ class Chatting(ChatTask):
         return found
 
     def segments(self, example: Conversation, seq_len: int) -> list[Segment]:
-        """Returns a conversation; raises UserError where it does not fit, or where no answer is left of it."""
+        """Returns a conversation; raises UserError where it does not fit."""
         with example.record.named():
             encoded = self.chat.encode(example.messages)
         if len(encoded.ids_L) > seq_len + 1 and not self.cut:
@@ -97,11 +100,8 @@ class Chatting(ChatTask):
                 f"{example.record.where}: the conversation has {len(encoded.ids_L)} tokens and model.seq_len is "
                 f"{seq_len}; raise that, shorten the answer, or set tasks.{self.name}.cut=True"
             )
-        ids_L, answers_L = encoded.ids_L[: seq_len + 1], encoded.answers_L[: seq_len + 1]
-        if not answers_L.any():
-            raise UserError(
-                f"{example.record.where}: no answer begins within model.seq_len={seq_len}; raise that, or leave it out"
-            )
+        fitting = slice(seq_len + 1) if encoded.answers_L[: seq_len + 1].any() else slice(-seq_len - 1, None)
+        ids_L, answers_L = encoded.ids_L[fitting], encoded.answers_L[fitting]
         return [Segment(ids_L[:-1], ids_L[1:], answers_L[1:].astype(np.float32))]
 
     # ---- on devices

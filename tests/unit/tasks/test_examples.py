@@ -325,6 +325,14 @@ def test_a_conversation_that_does_not_fit_is_an_error_or_cut(task):
     assert len(only(task("chat", "a.jsonl", row, template="plain", cut=True), seq_len=24).tokens_T) == 24
 
 
+def test_of_a_question_beyond_the_context_its_end_is_kept_with_the_answer(task):
+    row = jsonl({"prompt": "what is " * 9, "response": "yes"})
+    whole, cut = (only(task("chat", "a.jsonl", row, template="plain", cut=True), seq_len=n) for n in (128, 24))
+    np.testing.assert_array_equal(cut.tokens_T, whole.tokens_T[-24:])
+    np.testing.assert_array_equal(cut.loss_mask_T, whole.loss_mask_T[-24:])
+    assert 0 < cut.loss_mask_T.sum() < 24
+
+
 def test_a_pair_has_to_fit_into_one_row(task):
     row = jsonl({"prompt": "hi", "chosen": "yes", "rejected": "no"})
     it = task("preference", "a.jsonl", row, template="plain", loss="simpo")
