@@ -3,7 +3,7 @@
 Import:   see smollm2_adapted.py
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_goemotions.py
 Hardware: 2 CPU cores
-Expect:   not run here
+Expect:   macro F1 0.009 after these 100 steps, 22 minutes on one core: far too few (LOG.md); it wants several epochs
 """
 
 from experiments import corpora, smollm2_adapted

@@ -3,7 +3,7 @@
 Import:   see smollm2_adapted.py
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_sst2.py
 Hardware: 2 CPU cores
-Expect:   87.7 % accuracy on the validation file (86.2 half-way; 88 is the goal); 57 minutes beside another run
+Expect:   88.4 % accuracy on the validation file at step 300, the best, and 88.0 at the end; 70 minutes on one core
 """
 
 from experiments import corpora, smollm2_adapted
