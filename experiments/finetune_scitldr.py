@@ -3,7 +3,7 @@
 Import:   see smollm2_adapted.py
 Run:      GPTJAX_DATA=DIR python -m gptjax.main --config=experiments/finetune_scitldr.py
 Hardware: 2 CPU cores
-Expect:   ROUGE-1 0.392, ROUGE-2 0.172, ROUGE-L 0.320 on 100 validation papers; 38 minutes on one core, half of it scoring
+Expect:   ROUGE-1 0.392, ROUGE-2 0.172, ROUGE-L 0.320 on 100 validation papers; 38 minutes on one core
 """
 
 from experiments import corpora, smollm2_adapted
