@@ -267,10 +267,10 @@ def evaluate(cfg: ExperimentConfig, path: str, which: str | int, name: str) -> i
     tokenizer = Choice("saved", {"path": str(workdir.tokenizer)})
     everything = dataclasses.replace(cfg.optim, trained="all", top_layers=None)  # nothing is: any model will do
     data = dataclasses.replace(cfg.data, tokenizer=tokenizer)
-    cfg_of_both = dataclasses.replace(cfg, model=own.model, data=data, optim=everything)
-    if leaks := config.leaks(cfg_of_both):
+    scored = dataclasses.replace(cfg, model=own.model, data=data, optim=everything)
+    if leaks := config.leaks(scored):
         raise UserError.join(f"{workdir.path} cannot be scored on these tasks", leaks)
-    experiment = build(cfg_of_both)
+    experiment = build(scored)
     refuse_foreign_tokenizer(experiment.tokenizer, checkpoints, step, workdir)
     refuse_other_classes(experiment.classes, checkpoints, step, workdir)
     distributed.agree("experiment", {**experiment.identity, **config.flatten(config.to_plain(cfg))})

@@ -58,8 +58,9 @@ def attention(cfg, p, x_TD, positions_T, segment_ids_T, bias_HTS, n):
     """The sum over heads h of softmax(q_h k_h' / sqrt C) v_h W_h (Vaswani et al. 2017, section 3.2).
 
     Head h reads key/value head h // (H / K) (arXiv 2305.13245); queries and keys are normalised (arXiv 2010.04245) and
-    then turned (arXiv 2104.09864) where the config says so; a query sees no later key, unless both
-    ways, none of another segment, and none `window` or more places away (arXiv 2004.05150). n counts the blocks.
+    then turned (arXiv 2104.09864) where the config says so; a query sees no later key, unless attention is
+    bidirectional, none of another segment, and none `window` or more places away (arXiv 2004.05150). n counts the
+    blocks.
     """
     defaults = {
         "causal": {"window": None},
